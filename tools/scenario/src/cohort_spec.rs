@@ -94,6 +94,24 @@ pub(crate) fn check_counts_of(
     Ok(())
 }
 
+/// Counts off those of cohorts of which the first so many do something.
+pub(crate) struct Counted(Vec<u32>);
+
+impl Counted {
+    pub(crate) fn new(cohorts: &[CohortSpec], count: impl Fn(&CohortSpec) -> Option<u32>) -> Self {
+        Self(cohorts.iter().map(|cohort| count(cohort).unwrap_or(0)).collect())
+    }
+
+    /// Whether the next one of this cohort is among them.
+    pub(crate) fn takes(&mut self, cohort: usize) -> bool {
+        let left = self.0.get_mut(cohort).filter(|left| **left > 0);
+        left.is_some_and(|left| {
+            *left -= 1;
+            true
+        })
+    }
+}
+
 /// What join tokens of a cohort say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CohortProfile {

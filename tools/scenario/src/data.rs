@@ -40,9 +40,10 @@ impl DataSpec {
         let cohorts = &shape.cohorts;
         let most = shape.rooms.iter().map(|room| room.data_publishers).max().unwrap_or(0);
         if most == 0 && !cohorts.iter().any(|cohort| cohort.data.sends()) {
-            let of_cohort = cohorts.iter().find_map(|cohort| cohort.data.how());
-            let subscribe = draft.subscribe.map(|_| "data-track-subscribe");
-            return match draft.how().or(subscribe).or(of_cohort) {
+            let given =
+                |draft: &DataDraft| draft.how().or(draft.subscribe.map(|_| "data-track-subscribe"));
+            let of_cohort = || cohorts.iter().find_map(|cohort| given(&cohort.data));
+            return match given(draft).or_else(of_cohort) {
                 Some(flag) => Err(Failure::config(format!(
                     "--{flag} is given but nobody sends data: add --data-publishers 1"
                 ))),
@@ -67,7 +68,7 @@ impl DataSpec {
             subscribe: draft.subscribe.unwrap_or(DataTrackSubscribe::usual(shape.subscribe_mode)),
         };
         let mut asked = cohorts.iter().map(|cohort| cohort.data.subscribe).chain([draft.subscribe]);
-        let tracks = draft.has_tracks() || cohorts.iter().any(|cohort| cohort.data.has_tracks());
+        let tracks = spec.kinds_sent(shape).has(DataKind::Track);
         match asked.any(|asked| asked.is_some()) && !tracks {
             true => Err(Failure::config(
                 "--data-track-subscribe is given but no data tracks are published: add --data-kind \
@@ -90,16 +91,20 @@ impl DataSpec {
         }
     }
 
-    /// The boards of rooms with so many senders each; of each kind that somebody of the run sends.
-    pub(crate) fn rooms(
-        self,
-        senders: &[u32],
-        cohorts: &[CohortSpec],
-        run_id: &str,
-    ) -> Vec<Arc<DataRoom>> {
-        let mut all = self.kinds;
-        let of_cohorts = cohorts.iter().map(|cohort| self.of_cohort(cohort));
+    /// The kinds that somebody sends.
+    fn kinds_sent(self, shape: &Shape) -> DataKinds {
+        let mut all = match shape.sends_data() {
+            true => self.kinds,
+            false => DataKinds::NONE,
+        };
+        let of_cohorts = shape.cohorts.iter().map(|cohort| self.of_cohort(cohort));
         of_cohorts.filter(|own| own.publishers > 0).for_each(|own| all.add(own.kinds));
+        all
+    }
+
+    /// The boards of rooms with so many senders each; of each kind that somebody sends.
+    pub(crate) fn rooms(self, senders: &[u32], shape: &Shape, run_id: &str) -> Vec<Arc<DataRoom>> {
+        let all = self.kinds_sent(shape);
         let room = |(index, senders): (usize, &u32)| {
             let mut tag = DefaultHasher::new();
             (run_id, index).hash(&mut tag);
@@ -175,6 +180,27 @@ mod tests {
         let subscribe = Some(DataTrackSubscribe::Manual);
         let none = DataDraft { publishers: Some(1), subscribe, ..DataDraft::default() };
         assert!(spec(of(none)).unwrap_err().contains("--data-kind"));
+    }
+
+    #[test]
+    fn how_data_tracks_are_got_is_nothing_without_somebody_who_sends_them() {
+        let cohort =
+            |data| CohortSpec { data, ..CohortSpec::new("few".to_owned(), CohortSize::Count(3)) };
+        let draft =
+            |data, cohorts| Draft { subscribers: Some(10), data, cohorts, ..Draft::default() };
+        let subscribe = Some(DataTrackSubscribe::Auto);
+        let gets = DataDraft { subscribe, ..DataDraft::default() };
+        let error = spec(draft(DataDraft::default(), vec![cohort(gets)])).unwrap_err();
+        assert!(error.contains("--data-track-subscribe") && error.contains("nobody"), "{error}");
+        // The run's kinds are nobody's where each cohort that sends has its own.
+        let kinds = |text: &str| Some(text.parse().unwrap());
+        let run = DataDraft { kinds: kinds("track"), ..gets };
+        let lossy =
+            DataDraft { publishers: Some(1), kinds: kinds("lossy"), ..DataDraft::default() };
+        let error = spec(draft(run, vec![cohort(lossy)])).unwrap_err();
+        assert!(error.contains("no data tracks are published"), "{error}");
+        let as_run = DataDraft { kinds: None, ..lossy };
+        assert!(spec(draft(run, vec![cohort(as_run)])).is_ok());
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct DataKinds {
 impl DataKinds {
     /// Over both channels of messages.
     pub const BOTH: Self = Self { each: [true, true, false] };
+    /// In no way.
+    pub(crate) const NONE: Self = Self { each: [false; DataKind::COUNT] };
     /// In every way.
     const EVERY: Self = Self { each: [true; DataKind::COUNT] };
 
@@ -94,11 +96,6 @@ impl DataDraft {
     /// Somebody sends.
     pub(crate) fn sends(&self) -> bool {
         self.publishers.is_some_and(|publishers| publishers > 0)
-    }
-
-    /// Data tracks are asked for.
-    pub(crate) fn has_tracks(&self) -> bool {
-        self.kinds.is_some_and(|kinds| kinds.has(DataKind::Track))
     }
 
     /// What of these is given that says nothing without senders, by its flag.

@@ -13,10 +13,10 @@ use stampede_impair::seeded;
 use stampede_signaling::session::{Quality, Role, Subscription};
 use stampede_signaling::{Profile, Token};
 
-use self::data_rooms::{Counted, DataRooms};
+use self::data_rooms::DataRooms;
 use self::tracks::{AudioOf, sends, shares_screen, video_track};
 use crate::codec_mix::CodecTurns;
-use crate::cohort_spec::{CohortSpec, assign};
+use crate::cohort_spec::{CohortSpec, Counted, assign};
 use crate::people;
 use crate::shape::Place;
 use crate::values::Resolution;
@@ -142,9 +142,12 @@ impl Participants {
             let others = receivers.iter_mut().flatten().map(|one| (one.cohort, &mut one.spec));
             for (cohort, spec) in publishers.iter_mut().map(|spec| (None, spec)).chain(others) {
                 let number: &mut u32 = numbers.entry(Rc::clone(&spec.room)).or_default();
-                let calls = match cohort.filter(|cohort| callers.takes(*cohort)) {
-                    Some(cohort) => Some(rpc.of_cohort(&scenario.shape.cohorts[cohort])),
-                    None => (*number < rpc.callers).then(|| rpc.of_run()),
+                // Who calls anyway is none of those that a cohort has besides.
+                let calls = match *number < rpc.callers {
+                    true => Some(rpc.of_run()),
+                    false => cohort
+                        .filter(|cohort| callers.takes(*cohort))
+                        .map(|cohort| rpc.of_cohort(&scenario.shape.cohorts[cohort])),
                 };
                 spec.media.rpc = Some(rpc.role(&spec.identity, calls, run_id, seed));
                 spec.role.rpc = true;
@@ -743,6 +746,39 @@ mod tests {
             assert!(one.profile.grants.is_empty() && one.role.rpc);
             assert_eq!(one.media.data.as_ref().unwrap().expects, [true, true, false]);
         }
+    }
+
+    #[test]
+    fn only_kinds_that_somebody_sends_are_expected() {
+        let data = crate::DataDraft {
+            publishers: Some(1),
+            kinds: Some("lossy".parse().unwrap()),
+            ..Default::default()
+        };
+        let few = CohortSpec { data, ..CohortSpec::new("few".to_owned(), CohortSize::Count(1)) };
+        let all = participants(Draft { cohorts: vec![few], ..Draft::default() });
+        let expects = |one: &ParticipantSpec| one.media.data.as_ref().unwrap().expects;
+        assert!(all.subscribers.iter().all(|one| expects(one) == [false, true, false]));
+    }
+
+    #[test]
+    fn cohorts_send_and_call_besides_those_of_the_run() {
+        let one = || crate::DataDraft { publishers: Some(1), ..Default::default() };
+        let caller = || crate::RpcDraft { callers: Some(1), ..Default::default() };
+        let all = participants(Draft {
+            participants: Some(4),
+            data: one(),
+            rpc: caller(),
+            cohorts: vec![CohortSpec {
+                data: one(),
+                rpc: caller(),
+                ..CohortSpec::new("all".to_owned(), CohortSize::Share(1.0))
+            }],
+            ..Draft::default()
+        });
+        let does = |one: &ParticipantSpec| (one.sends_data(), one.calls());
+        let does: Vec<_> = all.participants.iter().map(does).collect();
+        assert_eq!(does, [(true, true), (true, true), (false, false), (false, false)]);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use stampede_core::data::{RpcCalls, RpcRole};
 use stampede_impair::seeded;
 use stampede_report::Failure;
 
-use crate::cohort_spec::check_counts_of;
+use crate::CohortSpec;
+use crate::cohort_spec::{Counted, assign, check_counts_of};
 use crate::rpc_draft::RpcDraft;
-use crate::shape::Shape;
-use crate::{CohortSpec, RoomSpec};
+use crate::shape::{Place, Shape};
 
 /// Calls that a caller makes in a second.
 const RATE: f64 = 1.0;
@@ -86,28 +86,60 @@ impl RpcSpec {
         (self.rate, self.bytes)
     }
 
-    /// Checks that every room has them, and somebody for them to call, of whom they are told.
+    /// Checks that every room has them, and that there is somebody for all to call, of whom they are
+    /// told.
     ///
     /// # Errors
     /// The first that has not, exit code 104.
-    pub(crate) fn check(&self, rooms: &[RoomSpec], some_hide: bool) -> Result<(), Failure> {
+    pub(crate) fn check(&self, shape: &Shape, some_hide: bool) -> Result<(), Failure> {
         if some_hide && self.to.is_none() {
             return Err(Failure::config(
                 "--rpc-callers: nobody is told of participants that are hidden (--hidden, or the \
                  grant hidden=true), so nobody calls them: add --rpc-to, or leave one of them out",
             ));
         }
-        let least = rooms.iter().map(|room| room.publishers().saturating_add(room.receivers()));
-        let least = least.min().unwrap_or(0);
+        let all: Vec<_> = shape
+            .rooms
+            .iter()
+            .map(|room| room.publishers().saturating_add(room.receivers()))
+            .collect();
         let (callers, others) = (self.callers, u32::from(self.to.is_none()));
-        if least < callers.max(1 + others) {
+        let least = all.iter().copied().min().unwrap_or(0);
+        if callers > 0 && least < callers.max(1 + others) {
             return Err(Failure::config(format!(
                 "--rpc-callers {callers}: a room has but {least} participants, who are too few to \
                  call {}: add --subscribers or --participants",
                 if others > 0 { "each other" } else { "so many times" }
             )));
         }
-        Ok(())
+        match self.lonely_cohort(shape, &all).filter(|_| others > 0) {
+            Some(cohort) => Err(Failure::config(format!(
+                "cohort '{}' has one of its rpc_callers alone in a room, with nobody to call: make \
+                 the room larger, lower rpc_callers, or add --rpc-to",
+                cohort.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// One of which a caller is alone in a room, where so many are in each.
+    fn lonely_cohort<'a>(&self, shape: &'a Shape, all: &[u32]) -> Option<&'a CohortSpec> {
+        let cohorts = &shape.cohorts;
+        if !cohorts.iter().any(|cohort| cohort.rpc.calls()) {
+            return None;
+        }
+        let mut callers = Counted::new(cohorts, |cohort| cohort.rpc.callers);
+        let mut numbers: Vec<_> = shape.rooms.iter().map(|room| room.publishers()).collect();
+        let assigned = assign(cohorts, shape.receivers());
+        // As they are placed, in the order in which they join.
+        let caller = |(place, cohort): (Place, Option<usize>)| {
+            let number = &mut numbers[place.room];
+            *number += 1;
+            let of_run = *number <= self.callers;
+            let cohort = cohort.filter(|cohort| !of_run && callers.takes(*cohort))?;
+            (all[place.room] < 2).then(|| &cohorts[cohort])
+        };
+        shape.places().into_iter().zip(assigned).find_map(caller)
     }
 
     /// The part of somebody, who calls so often and with so much, if it does.
@@ -137,7 +169,7 @@ impl RpcSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CohortSize, Draft, Scenario};
+    use crate::{CohortSize, Draft, RoomDraft, Scenario};
 
     fn spec(draft: Draft) -> Result<Option<RpcSpec>, String> {
         Scenario::new(draft).map(|scenario| scenario.rpc).map_err(|error| error.to_string())
@@ -162,5 +194,30 @@ mod tests {
         assert_eq!((few.callers, few.rate), (0, RATE));
         let error = cohort(RpcDraft { callers: Some(3), ..how }).unwrap_err();
         assert!(error.contains("too few for rpc_callers = 3"), "{error}");
+    }
+    #[test]
+    fn callers_of_a_cohort_have_somebody_in_their_room() {
+        let room = |subscribers| RoomDraft {
+            subscribers: Some(subscribers),
+            video_publishers: Some(0),
+            audio_publishers: Some(0),
+            ..RoomDraft::default()
+        };
+        let draft = |callers, to: Option<&str>| {
+            let rpc = RpcDraft { callers: Some(callers), ..RpcDraft::default() };
+            let size = CohortSize::Share(1.0);
+            Draft {
+                rooms: 2,
+                room_drafts: vec![room(5), room(1)],
+                cohorts: vec![CohortSpec { rpc, ..CohortSpec::new("all".to_owned(), size) }],
+                rpc: RpcDraft { to: to.map(str::to_owned), ..RpcDraft::default() },
+                ..Draft::default()
+            }
+        };
+        // The first is of the first room, the second of the other.
+        assert!(spec(draft(1, None)).is_ok());
+        let error = spec(draft(2, None)).unwrap_err();
+        assert!(error.contains("cohort 'all' has one of its rpc_callers alone"), "{error}");
+        assert!(spec(draft(2, Some("bot"))).is_ok());
     }
 }

@@ -326,7 +326,7 @@ impl Scenario {
         let data = DataSpec::new(&draft.data, &shape)?;
         let rpc = RpcSpec::new(&draft.rpc, &shape)?;
         if let Some(rpc) = &rpc {
-            rpc.check(&shape.rooms, hides(&draft))?;
+            rpc.check(&shape, hides(&draft))?;
         }
         check_participants(&draft, &shape)?;
         let screen = ScreenSpec::new(&draft, &shape)?;

@@ -183,6 +183,11 @@ impl Shape {
         self.rooms.iter().map(|room| room.publishers() as usize).sum()
     }
 
+    /// Somebody sends data by the run's flags or a room's table, besides those of cohorts.
+    pub fn sends_data(&self) -> bool {
+        self.rooms.iter().any(|room| room.data_publishers > 0)
+    }
+
     /// Who shares a screen, over all rooms.
     pub fn screen_shares(&self) -> usize {
         self.rooms.iter().map(|room| room.screen_share_publishers as usize).sum()

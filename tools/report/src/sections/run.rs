@@ -182,20 +182,20 @@ pub struct Options {
     pub participant_tracks: Option<String>,
     /// `--data-publishers`, per room; 0 in reports of versions without them.
     pub data_publishers: u32,
-    /// `--data-rate`; null without data.
+    /// `--data-rate`; null without data, or where only cohorts send any.
     pub data_rate: Option<f64>,
-    /// `--data-size`; null without data.
+    /// `--data-size`; null without data, or where only cohorts send any.
     pub data_size_bytes: Option<usize>,
-    /// `--data-kind`; null without data.
+    /// `--data-kind`; null without data, or where only cohorts send any.
     pub data_kind: Option<String>,
     /// `--data-track-subscribe`, or what it is where that is not said; null without data.
     #[serde(default)]
     pub data_track_subscribe: Option<String>,
     /// `--rpc-callers`, per room; 0 in reports of versions without them.
     pub rpc_callers: u32,
-    /// `--rpc-rate`; null without calls.
+    /// `--rpc-rate`; null without calls, or where only cohorts make any.
     pub rpc_rate: Option<f64>,
-    /// `--rpc-size`; null without calls.
+    /// `--rpc-size`; null without calls, or where only cohorts make any.
     pub rpc_size_bytes: Option<usize>,
     /// `--rpc-timeout`; null without calls.
     pub rpc_timeout_s: Option<f64>,

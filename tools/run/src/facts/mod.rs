@@ -642,6 +642,9 @@ fn options(data: &RunData) -> Options {
     let scenario = &data.scenario;
     let audience = scenario.audience;
     let rpc = scenario.rpc.as_ref();
+    // What the run itself has; cohorts have their own.
+    let sent = scenario.data.filter(|_| scenario.shape.sends_data());
+    let called = rpc.filter(|rpc| rpc.callers > 0);
     Options {
         room: data.room.clone(),
         rooms: scenario.rooms,
@@ -654,13 +657,13 @@ fn options(data: &RunData) -> Options {
         participant_tracks: (scenario.shape.participants() > 0)
             .then(|| scenario.shape.participant_tracks().to_string()),
         data_publishers: scenario.data.map_or(0, |data| data.publishers),
-        data_rate: scenario.data.map(|data| data.rate),
-        data_size_bytes: scenario.data.map(|data| data.bytes),
-        data_kind: scenario.data.map(|data| data.kinds.to_string()),
+        data_rate: sent.map(|data| data.rate),
+        data_size_bytes: sent.map(|data| data.bytes),
+        data_kind: sent.map(|data| data.kinds.to_string()),
         data_track_subscribe: scenario.data.map(|data| data.subscribe.name().to_owned()),
         rpc_callers: rpc.map_or(0, |rpc| rpc.callers),
-        rpc_rate: rpc.map(|rpc| rpc.rate),
-        rpc_size_bytes: rpc.map(|rpc| rpc.bytes),
+        rpc_rate: called.map(|rpc| rpc.rate),
+        rpc_size_bytes: called.map(|rpc| rpc.bytes),
         rpc_timeout_s: rpc.map(|rpc| rpc.timeout.as_secs_f64()),
         rpc_method: rpc.map(|rpc| rpc.method.to_string()),
         rpc_to: rpc.and_then(|rpc| rpc.to.as_deref().map(str::to_owned)),
@@ -764,6 +767,25 @@ mod tests {
 
     fn json(draft: Draft) -> serde_json::Value {
         serde_json::to_value(report(draft)).unwrap()
+    }
+
+    #[test]
+    fn what_only_cohorts_send_and_call_is_no_option_of_the_run() {
+        use stampede_scenario::{CohortSize, CohortSpec, DataDraft, RpcDraft};
+        let data = DataDraft { publishers: Some(1), ..DataDraft::default() };
+        let rpc = RpcDraft { callers: Some(1), ..RpcDraft::default() };
+        let few = CohortSpec {
+            data,
+            rpc: rpc.clone(),
+            ..CohortSpec::new("few".to_owned(), CohortSize::Count(2))
+        };
+        let of = |draft| {
+            let options = json(draft)["run"]["options"].clone();
+            ["data_rate", "data_size_bytes", "data_kind", "rpc_rate", "rpc_size_bytes"]
+                .map(|key| options[key].is_null())
+        };
+        assert_eq!(of(Draft { cohorts: vec![few.clone()], ..Draft::default() }), [true; 5]);
+        assert_eq!(of(Draft { cohorts: vec![few], data, rpc, ..Draft::default() }), [false; 5]);
     }
 
     #[test]

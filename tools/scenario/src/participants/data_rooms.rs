@@ -7,7 +7,7 @@ use stampede_impair::seeded;
 
 use super::{ParticipantSpec, Receiver};
 use crate::Scenario;
-use crate::cohort_spec::CohortSpec;
+use crate::cohort_spec::Counted;
 use crate::shape::{Place, Shape};
 
 /// The boards of all rooms; none without data.
@@ -31,12 +31,13 @@ impl<'a> DataRooms<'a> {
         let mut of_cohorts = Counted::new(cohorts, |cohort| cohort.data.publishers);
         let sender = |one: &Receiver| {
             let Place { room, number } = one.place;
-            let taken = one.cohort.is_some_and(|cohort| of_cohorts.takes(cohort));
             let own = &rooms[room];
             let number = own.media_publishers().saturating_add(number);
             if one.publishes && number < own.data_publishers {
                 return Some(number);
             }
+            // Who sends anyway is none of those that a cohort has besides.
+            let taken = one.cohort.is_some_and(|cohort| of_cohorts.takes(cohort));
             taken.then(|| {
                 let next = senders[room];
                 senders[room] += 1;
@@ -44,7 +45,7 @@ impl<'a> DataRooms<'a> {
             })
         };
         let numbers = receivers.iter().map(sender).collect();
-        let rooms = scenario.data.map(|data| data.rooms(&senders, cohorts, run_id));
+        let rooms = scenario.data.map(|data| data.rooms(&senders, &scenario.shape, run_id));
         (Self { rooms: rooms.unwrap_or_default(), scenario, seed }, numbers)
     }
 
@@ -68,23 +69,5 @@ impl<'a> DataRooms<'a> {
             spec.role.data_tracks_of_others = data.subscribe.wants();
         }
         spec.media.data = role;
-    }
-}
-
-/// Counts off those of cohorts of which the first so many do something.
-pub(super) struct Counted(Vec<u32>);
-
-impl Counted {
-    pub(super) fn new(cohorts: &[CohortSpec], count: impl Fn(&CohortSpec) -> Option<u32>) -> Self {
-        Self(cohorts.iter().map(|cohort| count(cohort).unwrap_or(0)).collect())
-    }
-
-    /// Whether the next one of this cohort is among them.
-    pub(super) fn takes(&mut self, cohort: usize) -> bool {
-        let left = self.0.get_mut(cohort).filter(|left| **left > 0);
-        left.is_some_and(|left| {
-            *left -= 1;
-            true
-        })
     }
 }
