@@ -173,7 +173,7 @@ fn hand_out_tokens(
     }
     let text = std::fs::read_to_string(path).map_err(|error| failed(format!("{error}")))?;
     let unix_s = RunClock::start().unix_ns(now()) / 1_000_000_000;
-    participants.hand_out(token_lines(&text)?, unix_s)?;
+    participants.hand_out(token_lines(&text)?, unix_s, scenario.signal)?;
     if credentials.is_none() {
         notices.push(
             "without an API secret no room is made beforehand: the server makes each when somebody \

@@ -65,6 +65,16 @@ impl CohortSpec {
             metadata_updates_per_second: None,
         }
     }
+
+    /// Its tokens hide those who join with them: nobody is told of them.
+    pub(crate) fn hides(&self) -> bool {
+        self.profile.grants.iter().any(is_hidden)
+    }
+}
+
+/// This grant hides who has it.
+pub(crate) fn is_hidden(grant: &Grant) -> bool {
+    grant.to_string() == "hidden=true"
 }
 
 /// Checks that of cohorts no more are counted on than there are, given how many receive.

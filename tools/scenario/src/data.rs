@@ -78,6 +78,35 @@ impl DataSpec {
         }
     }
 
+    /// Checks that who subscribes to data tracks by itself is told of all who send some; `all_hide`:
+    /// the tokens of the whole run hide who joins with them.
+    ///
+    /// # Errors
+    /// Somebody is hidden, exit code 104.
+    pub(crate) fn check_hidden(self, shape: &Shape, all_hide: bool) -> Result<(), Failure> {
+        let tracks = |own: Self| own.kinds.has(DataKind::Track);
+        let of_run = shape.sends_data() && tracks(self);
+        // Those of the run who send may be in a cohort too, if they receive.
+        let both = of_run && shape.participants() > 0;
+        let hidden_cohort = |cohort: &CohortSpec| {
+            let own = self.of_cohort(cohort);
+            let sends = own.publishers > 0 && tracks(own);
+            (all_hide || shape.hidden || cohort.hides()) && sends || cohort.hides() && both
+        };
+        let cohorts = &shape.cohorts;
+        let hidden = all_hide && of_run || cohorts.iter().any(hidden_cohort);
+        let of_cohorts = cohorts.iter().map(|cohort| self.of_cohort(cohort).subscribe);
+        let mut gets = of_cohorts.chain([self.subscribe]);
+        match hidden && gets.any(|subscribe| subscribe == DataTrackSubscribe::Manual) {
+            true => Err(Failure::config(
+                "--data-track-subscribe manual: nobody is told of participants that are hidden \
+                 (--hidden, or the grant hidden=true), so nobody subscribes to their data tracks: \
+                 take auto, or leave one of them out",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// What those of a cohort send, and how its subscribers get data tracks: what it does not say is
     /// as the run has it.
     pub(crate) fn of_cohort(self, cohort: &CohortSpec) -> Self {
@@ -201,6 +230,32 @@ mod tests {
         assert!(error.contains("no data tracks are published"), "{error}");
         let as_run = DataDraft { kinds: None, ..lossy };
         assert!(spec(draft(run, vec![cohort(as_run)])).is_ok());
+    }
+
+    #[test]
+    fn nobody_subscribes_by_itself_to_what_hidden_ones_send() {
+        let draft = |kinds: &str, subscribe, hidden, grants: &[&str]| {
+            let kinds = Some(kinds.parse().unwrap());
+            let data = DataDraft { publishers: Some(1), kinds, ..DataDraft::default() };
+            let mut few = CohortSpec::new("few".to_owned(), CohortSize::Count(3));
+            few.data = data;
+            few.profile.grants = grants.iter().map(|text| text.parse().unwrap()).collect();
+            let data = DataDraft { subscribe, ..data };
+            Draft { subscribers: Some(10), hidden, data, cohorts: vec![few], ..Draft::default() }
+        };
+        let manual = Some(DataTrackSubscribe::Manual);
+        let grant = ["hidden=true"];
+        assert!(spec(draft("all", manual, false, &[])).is_ok());
+        for refused in [draft("all", manual, true, &[]), draft("all", manual, false, &grant)] {
+            let error = spec(refused).unwrap_err();
+            assert!(error.contains("subscribes to their data tracks"), "{error}");
+        }
+        assert!(spec(draft("all", Some(DataTrackSubscribe::Auto), false, &grant)).is_ok());
+        assert!(spec(draft("both", None, true, &grant)).is_ok());
+        let mut all = draft("track", manual, false, &[]);
+        all.cohorts.clear();
+        all.profile.grants = vec![grant[0].parse().unwrap()];
+        assert!(spec(all).unwrap_err().contains("hidden=true"));
     }
 
     #[test]

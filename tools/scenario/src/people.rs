@@ -3,7 +3,7 @@
 use stampede_report::Failure;
 use stampede_signaling::{Grant, Profile};
 
-use crate::cohort_spec::assign;
+use crate::cohort_spec::{assign, is_hidden};
 use crate::shape::{RoomSpec, Shape};
 use crate::{CohortSpec, Draft};
 
@@ -72,11 +72,9 @@ fn check_updates(draft: &Draft, shape: &Shape) -> Result<(), Failure> {
     if cohorts.iter().map(Some).chain([None]).all(|cohort| updates_of(cohort, run).is_none()) {
         return Ok(());
     }
-    let hides = |grant: &Grant| grant.to_string() == "hidden=true";
-    let hidden = draft.hidden || draft.profile.grants.iter().any(hides);
-    let hidden_cohort = |cohort: &CohortSpec| {
-        updates_of(Some(cohort), run).is_some() && cohort.profile.grants.iter().any(hides)
-    };
+    let hidden = draft.hidden || draft.profile.grants.iter().any(is_hidden);
+    let hidden_cohort =
+        |cohort: &CohortSpec| updates_of(Some(cohort), run).is_some() && cohort.hides();
     if hidden || cohorts.iter().any(hidden_cohort) {
         return Err(Failure::config(format!(
             "{FLAG}: nobody is told of participants that are --hidden (or have the grant \

@@ -17,14 +17,15 @@ use stampede_signaling::{ApiCredentials, Profile, ServerUrl};
 use url::Url;
 
 use crate::codec_mix::{CodecMix, CodecTurns};
+use crate::cohort_spec::is_hidden;
 use crate::draft::{CaptureDraft, Draft, EmbeddedDraft};
 use crate::screen::ScreenSpec;
 use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
-    Audience, BackupCodec, CodecList, CohortProfile, Cohorts, DataSpec, FaultKind, FaultSpec,
-    Layering, ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret, Shorthand, Signal, fault,
-    people,
+    Audience, BackupCodec, CodecList, CohortProfile, CohortSpec, Cohorts, DataSpec, FaultKind,
+    FaultSpec, Layering, ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret, Shorthand,
+    Signal, fault, people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -324,6 +325,9 @@ impl Scenario {
         // Stages may start far more than are there at a time.
         too_many((shape.publishers() + shape.receivers()) as u64)?;
         let data = DataSpec::new(&draft.data, &shape)?;
+        if let Some(data) = &data {
+            data.check_hidden(&shape, all_hide(&draft))?;
+        }
         let rpc = RpcSpec::new(&draft.rpc, &shape)?;
         if let Some(rpc) = &rpc {
             rpc.check(&shape, hides(&draft))?;
@@ -596,9 +600,12 @@ fn target(draft: &Draft, participants: u64) -> Result<Target, Failure> {
 
 /// Whether some participants are hidden from the others, who are not told of them.
 fn hides(draft: &Draft) -> bool {
-    let cohorts = draft.cohorts.iter().flat_map(|cohort| &cohort.profile.grants);
-    let mut grants = draft.profile.grants.iter().chain(cohorts);
-    draft.hidden || grants.any(|grant| grant.to_string() == "hidden=true")
+    draft.hidden || all_hide(draft) || draft.cohorts.iter().any(CohortSpec::hides)
+}
+
+/// The same of all participants, but for cohorts that say otherwise.
+fn all_hide(draft: &Draft) -> bool {
+    draft.profile.grants.iter().any(is_hidden)
 }
 
 /// Tokens of others say themselves who joins which room, and what else there is to say.
@@ -849,7 +856,7 @@ fn capture(draft: &CaptureDraft) -> Result<Option<CaptureSpec>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CohortSize, CohortSpec, DataDraft, RoomDraft, RpcDraft};
+    use crate::{CohortSize, DataDraft, RoomDraft, RpcDraft};
 
     fn cohort(data_publishers: u32) -> CohortSpec {
         let data = DataDraft { publishers: Some(data_publishers), ..DataDraft::default() };

@@ -4,10 +4,10 @@ use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 
 use stampede_report::Failure;
-use stampede_signaling::session::TrackSource;
+use stampede_signaling::session::{DataTracks, SignalVersion, TrackSource};
 use stampede_signaling::{Token, TokenFacts};
 
-use crate::{OwnIdentities, ParticipantSpec, Participants};
+use crate::{OwnIdentities, ParticipantSpec, Participants, Signal};
 
 /// Most tokens of a file; more is a slip.
 pub const TOKENS_MAX: usize = 1_000_000;
@@ -59,11 +59,16 @@ struct OfRoom {
 impl Participants {
     /// Gives everybody a token, and with it identity and room: the first room of the file is the
     /// first of the run, and within a room publishers come first, then who do both, then
-    /// subscribers. It is `unix_s` now.
+    /// subscribers. It is `unix_s` now, and they speak `signal`.
     ///
     /// # Errors
     /// Too few tokens, or one that does not allow what its participant is to do; exit code 104.
-    pub fn hand_out(&mut self, tokens: Vec<TokenLine>, unix_s: u64) -> Result<(), Failure> {
+    pub fn hand_out(
+        &mut self,
+        tokens: Vec<TokenLine>,
+        unix_s: u64,
+        signal: Signal,
+    ) -> Result<(), Failure> {
         let mut rooms = by_room(tokens, unix_s)?;
         if rooms.len() < self.rooms.len() {
             return Err(Failure::config(format!(
@@ -87,6 +92,13 @@ impl Participants {
                 )));
             }
         }
+        let everybody = parts.iter().flat_map(|part| part.iter());
+        let of_run = OfRun {
+            two_connections: signal.first() == SignalVersion::V0,
+            subscribes: everybody
+                .map(|spec| spec.role.data_tracks_of_others)
+                .any(|tracks| tracks == DataTracks::Manual),
+        };
         let mut named = HashSet::new();
         let parts = [&mut self.publishers, &mut self.participants, &mut self.subscribers];
         for spec in parts.into_iter().flatten() {
@@ -95,7 +107,7 @@ impl Participants {
             let Some((TokenLine { line, token }, facts)) = room.tokens.pop_front() else {
                 continue;
             };
-            check(spec, &facts).map_err(|why| wrong(line, why))?;
+            check(spec, &facts, of_run).map_err(|why| wrong(line, why))?;
             (spec.identity, spec.hidden) = (facts.identity, facts.hidden);
             (spec.room, spec.token) = (Rc::clone(&room.name), Some(token));
             named.insert(spec.identity.clone());
@@ -141,8 +153,17 @@ fn by_room(tokens: Vec<TokenLine>, unix_s: u64) -> Result<Vec<OfRoom>, Failure> 
     Ok(rooms)
 }
 
+/// What of a run decides which tokens will do.
+#[derive(Clone, Copy)]
+struct OfRun {
+    /// Who receives has a connection for that alone (v0).
+    two_connections: bool,
+    /// Somebody subscribes by itself to the data tracks that it is told of.
+    subscribes: bool,
+}
+
 /// Whether a token allows what a participant is to do.
-fn check(spec: &ParticipantSpec, facts: &TokenFacts) -> Result<(), String> {
+fn check(spec: &ParticipantSpec, facts: &TokenFacts, of_run: OfRun) -> Result<(), String> {
     let lacks = |what: &str, grant: &str| {
         let identity = &facts.identity;
         Err(format!("the token of '{identity}' is {what}'s, and does not grant {grant}"))
@@ -164,6 +185,26 @@ fn check(spec: &ParticipantSpec, facts: &TokenFacts) -> Result<(), String> {
     if spec.role.rpc && !facts.can_publish_data {
         return lacks("somebody who is called", "canPublishData, which answers take");
     }
+    // By v0 a server sends data to who may subscribe by the subscriber's connection (livekit
+    // pkg/rtc/transportmanager.go, `getTransport`), which who only publishes does not have.
+    let hears = spec.media.rpc.as_ref().is_some_and(|rpc| {
+        // Who is called by name is somebody else.
+        rpc.calls.is_some() || rpc.callee.is_none()
+    });
+    if of_run.two_connections && hears && !spec.receives() && facts.can_subscribe {
+        return Err(format!(
+            "the token of '{}' is a publisher's, and grants canSubscribe: by --signal v0 it would \
+             hear no calls or answers; take it without canSubscribe, or --signal v1",
+            facts.identity
+        ));
+    }
+    if facts.hidden && spec.role.data_track && of_run.subscribes {
+        return Err(
+            "the token is of a hidden participant, to whose data track nobody subscribes by \
+                    itself: take --data-track-subscribe auto"
+                .into(),
+        );
+    }
     if spec.receives() && !facts.can_subscribe {
         return lacks("a subscriber", "canSubscribe");
     }
@@ -183,6 +224,8 @@ mod tests {
 
     use super::*;
     use crate::{Clips, Draft, Scenario};
+
+    const V1: Signal = Signal::Only(SignalVersion::V1);
 
     fn token(room: &str, identity: &str, grants: &[&str]) -> String {
         let profile = Profile {
@@ -220,8 +263,58 @@ mod tests {
     }
 
     fn handed(draft: Draft, text: &str) -> Result<Participants, Failure> {
+        let signal = draft.signal;
         let mut all = participants(draft);
-        all.hand_out(token_lines(text)?, 0).map(|()| all)
+        all.hand_out(token_lines(text)?, 0, signal).map(|()| all)
+    }
+
+    #[test]
+    fn by_v0_who_only_publishes_hears_calls_by_tokens_that_do_not_subscribe() {
+        let with = |signal, to: Option<&str>, can_subscribe: &str| {
+            let rpc = crate::RpcDraft {
+                callers: Some(1),
+                to: to.map(str::to_owned),
+                ..Default::default()
+            };
+            let all = "canPublishData=true";
+            let text = [
+                token("a", "1", &[all, &format!("canSubscribe={can_subscribe}")]),
+                token("a", "2", &[all]),
+                token("a", "3", &[all]),
+            ];
+            let handed = handed(Draft { rpc, signal, ..draft() }, &text.join("\n"));
+            handed.map(|_| ()).map_err(|error| error.to_string())
+        };
+        let v0 = Signal::Only(SignalVersion::V0);
+        assert_eq!(with(v0, None, "false"), Ok(()));
+        for to in [None, Some("bot")] {
+            let error = with(v0, to, "true").unwrap_err();
+            assert!(error.contains("line 1") && error.contains("by --signal v0"), "{error}");
+        }
+        assert_eq!(with(V1, None, "true"), Ok(()));
+    }
+
+    #[test]
+    fn data_tracks_of_hidden_ones_are_not_subscribed_to_by_others() {
+        use crate::DataTrackSubscribe::{Auto, Manual};
+        let with = |subscribe, hidden: &str| {
+            let data = crate::DataDraft {
+                publishers: Some(1),
+                kinds: Some("track".parse().unwrap()),
+                subscribe: Some(subscribe),
+                ..Default::default()
+            };
+            let text = [
+                token("a", "1", &["canPublishData=true", &format!("hidden={hidden}")]),
+                token("a", "2", &[]),
+                token("a", "3", &[]),
+            ];
+            let handed = handed(Draft { data, ..draft() }, &text.join("\n"));
+            handed.map(|_| ()).map_err(|error| error.to_string())
+        };
+        let error = with(Manual, "true").unwrap_err();
+        assert!(error.contains("line 1") && error.contains("--data-track-subscribe"), "{error}");
+        assert_eq!((with(Auto, "true"), with(Manual, "false")), (Ok(()), Ok(())));
     }
 
     #[test]
@@ -313,7 +406,7 @@ mod tests {
             };
             let mut all = Participants::new(&Scenario::new(draft).unwrap(), &clips, "ab", 1);
             let text = token("a", "1", &[&format!("canPublishSources={sources}")]);
-            all.hand_out(token_lines(&text).unwrap(), 0).map_err(|error| error.to_string())
+            all.hand_out(token_lines(&text).unwrap(), 0, V1).map_err(|error| error.to_string())
         };
         assert_eq!(shares("screen_share,screen_share_audio"), Ok(()));
         for (sources, lacks) in [
@@ -330,13 +423,13 @@ mod tests {
         let found = error(&format!("{good}\n{}\n{blind}", token("a", "2", &[])));
         assert!(found.contains("line 3: the token of '9' is a subscriber's"), "{found}");
         let tokens = token_lines(&format!("{good}\n{rest}")).unwrap();
-        let late = participants(draft()).hand_out(tokens.clone(), u64::MAX).unwrap_err();
+        let late = participants(draft()).hand_out(tokens.clone(), u64::MAX, V1).unwrap_err();
         assert!(late.to_string().contains("line 1: the token expired"), "{late}");
         let updating = Draft { metadata_updates_per_second: Some(1.0), ..draft() };
-        let plain = participants(updating).hand_out(tokens.clone(), 0).unwrap_err();
+        let plain = participants(updating).hand_out(tokens.clone(), 0, V1).unwrap_err();
         assert!(plain.to_string().contains("canUpdateOwnMetadata"), "{plain}");
         let rpc = crate::RpcDraft { callers: Some(1), ..Default::default() };
-        let mute = participants(Draft { rpc, ..draft() }).hand_out(tokens, 0).unwrap_err();
+        let mute = participants(Draft { rpc, ..draft() }).hand_out(tokens, 0, V1).unwrap_err();
         assert!(mute.to_string().contains("canPublishData, which answers take"), "{mute}");
     }
 
