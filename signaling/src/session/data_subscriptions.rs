@@ -2,15 +2,15 @@
 //! is subscribed to a data track by the server unless it asks for all of them (livekit pkg/rtc/room.go,
 //! `OnUpdateDataSubscriptions`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 
 use super::Session;
 
-/// Most data tracks of others that a session subscribes to by itself; further ones are ignored, and
-/// counted.
+/// Most data tracks of others that a session subscribes to by itself, and most of those who publish
+/// some that it remembers; further tracks are ignored, and counted.
 pub const DATA_TRACKS_MAX: usize = 4_096;
 
 /// What somebody publishes, as of the latest that was said of it.
@@ -18,6 +18,8 @@ pub const DATA_TRACKS_MAX: usize = 4_096;
 struct Publisher {
     version: u32,
     tracks: Vec<String>,
+    /// Its further ones, past [`DATA_TRACKS_MAX`].
+    ignored: usize,
 }
 
 /// See the [module](self).
@@ -47,18 +49,24 @@ impl DataSubscriptions {
             if known.is_some_and(|known| participant.version < known.version) {
                 continue;
             }
-            let before = self.publishers.remove(&participant.sid).unwrap_or_default().tracks;
-            self.tracks -= before.len();
+            let before = self.publishers.remove(&participant.sid).unwrap_or_default();
+            self.tracks -= before.tracks.len();
             if participant.state == gone || participant.data_tracks.is_empty() {
                 continue;
             }
             let room = DATA_TRACKS_MAX - self.tracks;
             let all = participant.data_tracks.iter().map(|track| track.sid.clone());
             let tracks: Vec<_> = all.take(room).collect();
-            self.ignored += (participant.data_tracks.len() - tracks.len()) as u64;
+            let ignored = participant.data_tracks.len() - tracks.len();
+            // Whoever says it once more has none more.
+            self.ignored += ignored.saturating_sub(before.ignored) as u64;
             self.tracks += tracks.len();
+            let before: HashSet<_> = before.tracks.iter().collect();
             new.extend(tracks.iter().filter(|sid| !before.contains(sid)).cloned());
-            let publisher = Publisher { version: participant.version, tracks };
+            if tracks.is_empty() && self.publishers.len() >= DATA_TRACKS_MAX {
+                continue;
+            }
+            let publisher = Publisher { version: participant.version, tracks, ignored };
             self.publishers.insert(participant.sid.clone(), publisher);
         }
         new
@@ -105,5 +113,41 @@ impl Session {
         };
         let updates = tracks.into_iter().map(update).collect();
         self.send(Request::UpdateDataSubscription(proto::UpdateDataSubscription { updates }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_tracks(number: usize, tracks: usize) -> proto::ParticipantInfo {
+        let track = |track| proto::DataTrackInfo {
+            sid: format!("DTR_{number}_{track}"),
+            ..proto::DataTrackInfo::default()
+        };
+        proto::ParticipantInfo {
+            sid: format!("PA_{number}"),
+            version: 1,
+            data_tracks: (0..tracks).map(track).collect(),
+            ..proto::ParticipantInfo::default()
+        }
+    }
+
+    #[test]
+    fn who_comes_past_the_maximum_is_not_remembered_for_good() {
+        let mut all = DataSubscriptions::default();
+        let first = with_tracks(0, DATA_TRACKS_MAX + 3);
+        assert_eq!(all.update(&[first.clone()], "PA_own").len(), DATA_TRACKS_MAX);
+        assert_eq!(all.ignored, 3);
+        // The same said again is nothing new.
+        assert_eq!(all.update(&[first], "PA_own"), Vec::<String>::new());
+        assert_eq!(all.ignored, 3);
+        let others: Vec<_> =
+            (1..=2 * DATA_TRACKS_MAX).map(|number| with_tracks(number, 1)).collect();
+        assert_eq!(all.update(&others, "PA_own"), Vec::<String>::new());
+        assert_eq!(all.publishers.len(), DATA_TRACKS_MAX);
+        assert_eq!(all.ignored, 3 + others.len() as u64);
+        all.update(&others[..10], "PA_own");
+        assert_eq!(all.ignored, 3 + others.len() as u64);
     }
 }
