@@ -13,6 +13,8 @@ use crate::data::{DataKind, RpcRead, RpcReceived};
 /// Messages that wait at most for being handed over, which is done with each drain; one more is
 /// dropped, and counted.
 const HANDED_OVER_MAX: usize = 1_024;
+/// Most bytes of them; a message that does not fit is dropped, and counted.
+const HANDED_OVER_BYTES_MAX: usize = 4 << 20;
 
 /// A message, and when the kernel had the datagram that completed it.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ struct Heard {
 pub(super) struct Handover {
     id: Option<ChannelId>,
     waiting: Vec<Heard>,
+    /// Bytes of them.
+    bytes: usize,
     pub(super) dropped: u64,
 }
 
@@ -39,16 +43,27 @@ impl Handover {
 
     /// Keeps a message that may be of a call; gives it back if it is not.
     pub(super) fn take(&mut self, at: Option<Arrival>, data: ChannelData) -> Option<ChannelData> {
-        let read = RpcReceived::read(&data.data);
-        let is_other = !matches!(read, Ok(RpcReceived { what, .. }) if what != RpcRead::Other);
-        if self.id != Some(data.id) || is_other {
+        if self.id != Some(data.id) {
             return Some(data);
         }
-        match self.waiting.len() < HANDED_OVER_MAX {
-            true => self.waiting.push(Heard { data, at }),
-            false => self.dropped += 1,
+        let read = RpcReceived::read(&data.data);
+        if !matches!(read, Ok(RpcReceived { what, .. }) if what != RpcRead::Other) {
+            return Some(data);
+        }
+        let bytes = self.bytes + data.data.len();
+        if self.waiting.len() < HANDED_OVER_MAX && bytes <= HANDED_OVER_BYTES_MAX {
+            self.bytes = bytes;
+            self.waiting.push(Heard { data, at });
+        } else {
+            self.dropped += 1;
         }
         None
+    }
+
+    /// What waits.
+    fn hand_over(&mut self) -> Vec<Heard> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting)
     }
 }
 
@@ -59,7 +74,7 @@ impl Peer {
     pub fn hand_calls_to(&mut self, now: Instant, other: &mut Self) -> bool {
         let Some(handover) = &mut self.handover else { return false };
         let mut handed = false;
-        for Heard { data, at } in std::mem::take(&mut handover.waiting) {
+        for Heard { data, at } in handover.hand_over() {
             // Parts of streams may be of one that is no call.
             let is_call = other.hears_call(now, at, &data.data);
             if !is_call && let Some(channels) = &mut self.channels {
@@ -74,5 +89,43 @@ impl Peer {
         let Some(rpc) = self.rpc.as_mut().filter(|_| !self.closed) else { return false };
         self.now = self.now.max(now);
         rpc.heard(self.now, at, message, &mut self.outbox)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::put_response;
+    use crate::{DtlsIdentity, PeerOptions};
+
+    /// A peer that hands over, and the ids of two channels.
+    fn channels() -> [ChannelId; 2] {
+        let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
+        let local: std::net::SocketAddr = "127.0.0.1:40001".parse().unwrap();
+        let mut peer = Peer::subscriber(Instant::now(), local, &options, false).unwrap();
+        let mut changes = peer.rtc.sdp_api();
+        ["_reliable", "_lossy"].map(|label| changes.add_channel(label.to_owned()))
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_its_bytes() {
+        let [reliable, lossy] = channels();
+        let mut handover = Handover::default();
+        handover.opened(reliable, DataKind::Reliable.label());
+        let message = put_response("bob", "1", &vec![0; 60_000]);
+        let room = HANDED_OVER_BYTES_MAX / message.len();
+        let take = |handover: &mut Handover, id| {
+            let data = ChannelData { id, binary: true, data: message.clone() };
+            handover.take(None, data).is_none()
+        };
+        assert!(!take(&mut handover, lossy), "calls come over the reliable one");
+        for _ in 0..room + 2 {
+            assert!(take(&mut handover, reliable));
+        }
+        assert_eq!((handover.waiting.len(), handover.dropped), (room, 2));
+        // What was handed over makes room.
+        assert_eq!(handover.hand_over().len(), room);
+        assert!(take(&mut handover, reliable));
+        assert_eq!((handover.waiting.len(), handover.dropped), (1, 2));
     }
 }
