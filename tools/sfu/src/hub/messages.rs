@@ -28,6 +28,9 @@ const PING_TIMEOUT_S: i32 = 15;
 const EMPTY_TIMEOUT_S: u32 = 300;
 const DEPARTURE_TIMEOUT_S: u32 = 20;
 
+/// Codecs of one track: its own and the backup. What is announced beyond them is left out.
+const CODECS_MAX: usize = 2;
+
 const CODECS: [&str; 6] =
     ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1", "video/H265"];
 
@@ -214,6 +217,9 @@ pub(super) fn track_info(request: &proto::AddTrackRequest, sid: String) -> proto
         .unwrap_or_default();
     let mut codecs: Vec<proto::SimulcastCodecInfo> = Vec::new();
     for codec in &request.simulcast_codecs {
+        if codecs.len() == CODECS_MAX {
+            break;
+        }
         let mime_type = self::mime_type(&codec.codec, request.r#type);
         if !codecs.iter().any(|known| known.mime_type == mime_type) {
             codecs.push(proto::SimulcastCodecInfo {
@@ -290,5 +296,26 @@ pub(super) fn media_kind(kind: i32) -> Option<MediaKind> {
         Ok(proto::TrackType::Audio) => Some(MediaKind::Audio),
         Ok(proto::TrackType::Video) => Some(MediaKind::Video),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_track_has_two_codecs_however_many_are_announced() {
+        let codec =
+            |codec: &str| proto::SimulcastCodec { codec: codec.into(), ..Default::default() };
+        let first = ["vp9", "vp9", "video/VP9", "vp8"].map(codec);
+        let more = (0..50_000).map(|n| codec(&format!("x{n}")));
+        let request = proto::AddTrackRequest {
+            r#type: proto::TrackType::Video as i32,
+            simulcast_codecs: first.into_iter().chain(more).collect(),
+            ..proto::AddTrackRequest::default()
+        };
+        let info = track_info(&request, "TR_V".to_owned());
+        let codecs: Vec<_> = info.codecs.iter().map(|codec| codec.mime_type.as_str()).collect();
+        assert_eq!(codecs, ["video/VP9", "video/VP8"]);
     }
 }
