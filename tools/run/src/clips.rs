@@ -57,7 +57,11 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
     });
     let backup = match backup {
         Some((spec, codec)) => {
-            let mut layers = builtin::video(codec).map_err(Failure::other)?;
+            let layers = match spec.resolution {
+                PublishResolution::P1080 => builtin::full_hd_video(codec),
+                _ => builtin::video(codec),
+            };
+            let mut layers = layers.map_err(Failure::other)?;
             if spec.single_layer {
                 layers.drain(..layers.len() - 1);
             }

@@ -149,14 +149,21 @@ mod tests {
     fn in_1080p_nothing_has_layers_within_a_stream() {
         let heights = |codec| {
             let args = ["--subscribers=1", "--publish-resolution=1080p", "--video-codec", codec];
-            let clips = prepared(&args).unwrap().clips.video;
-            assert!(clips.iter().all(|clip| clip.scalability.is_none()), "{codec}");
-            clips.iter().map(|clip| clip.height).collect::<Vec<_>>()
+            let clips = prepared(&args).unwrap().clips;
+            let of = |clips: &[Arc<MediaClip>]| {
+                assert!(clips.iter().all(|clip| clip.scalability.is_none()), "{codec}");
+                clips.iter().map(|clip| clip.height).collect::<Vec<_>>()
+            };
+            (of(&clips.video), of(&clips.backup))
         };
-        for codec in ["vp8", "vp9", "h264", "h265"] {
-            assert_eq!(heights(codec), [180, 360, 1_080], "{codec}");
+        let all = || vec![180, 360, 1_080];
+        for codec in ["vp8", "h264"] {
+            assert_eq!(heights(codec), (all(), vec![]), "{codec}");
         }
-        assert_eq!(heights("av1"), [1_080]);
+        for codec in ["vp9", "h265"] {
+            assert_eq!(heights(codec), (all(), all()), "{codec}");
+        }
+        assert_eq!(heights("av1"), (vec![1_080], all()));
         let args = ["--publish-resolution=1080p", "--video-codec=vp9", "--scalability-mode=L1T3"];
         assert!(scenario(&args).unwrap_err().to_string().contains("leave one of them out"));
     }
