@@ -78,7 +78,7 @@ impl Hub {
         let participant = room.participants.get_mut(&sid);
         let setting = participant.and_then(|participant| participant.subscriptions.get_mut(&key));
         let Some(setting) = setting else { return };
-        if takes == Takes::Neither {
+        if takes == Takes::NEITHER {
             tracing::warn!(room = name, subscriber = %sid, ?codecs, "takes no codec of a track");
         }
         setting.takes = takes;
@@ -92,11 +92,10 @@ impl Hub {
         let Some(track) = room.tracks.get_mut(&own) else { return };
         let Some(backup) = &mut track.backup else { return };
         let (mut takes, mut moves) = (Vec::new(), Vec::new());
+        let keys = [Some(own), backup.track()];
         for (sid, participant) in &room.participants {
-            for (&key, setting) in &participant.subscriptions {
-                if key != own && Some(key) != backup.track() {
-                    continue;
-                }
+            for key in keys.into_iter().flatten() {
+                let Some(setting) = participant.subscriptions.get(&key) else { continue };
                 takes.push(setting.takes);
                 let to = backup.sent(own, setting.takes);
                 if to != key {

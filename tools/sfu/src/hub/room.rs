@@ -133,7 +133,7 @@ impl Setting {
     /// Up to this layer.
     pub(super) fn upto(limit: u8) -> Self {
         let wanted = Wanted { limit, pictures_per_s: 0, paused: false };
-        Self { wanted, allotment: Allotment::All, takes: Takes::Own }
+        Self { wanted, allotment: Allotment::All, takes: Takes::BOTH }
     }
 
     /// What it gets of what is wanted.
@@ -189,7 +189,7 @@ impl Room {
     /// The key by which a track is sent to who has not said which codecs it takes.
     pub(super) fn sent(&self, own: TrackKey) -> TrackKey {
         let backup = self.tracks.get(&own).and_then(|track| track.backup.as_ref());
-        backup.map_or(own, |backup| backup.sent(own, Takes::Own))
+        backup.map_or(own, |backup| backup.sent(own, Takes::BOTH))
     }
 
     /// The key of a track in its own codec.
