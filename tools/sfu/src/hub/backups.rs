@@ -45,24 +45,37 @@ impl Hub {
         Ok(())
     }
 
-    /// The m-line of a track was answered: it is shown to the room, or sent to those who wait for it as a
-    /// backup.
+    /// The m-line of a track was answered: it is shown to the room. A backup waits for its media.
     pub(super) fn go_live(&mut self, name: &str, key: TrackKey) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        let Some(track) = room.tracks.get(&key) else { return };
-        let Some(own) = track.backup_of else { return self.publish(name, key) };
-        let backup = room.tracks.get(&own).and_then(|track| track.backup.as_ref());
-        // One that was announced anew takes the place of the one before.
-        if let Some(former) = backup.and_then(Backup::track).filter(|former| *former != key) {
-            self.unpublish(name, former);
+        let track = self.rooms.get(name).and_then(|room| room.tracks.get(&key));
+        if track.is_some_and(|track| track.backup_of.is_none()) {
+            self.publish(name, key);
         }
-        let Some(room) = self.rooms.get_mut(name) else { return };
+    }
+
+    /// A track's first packet has come: if it is a backup, it is sent to those who wait for it (LiveKit
+    /// `pkg/rtc/mediatrack.go`, `AddReceiver`).
+    pub(super) fn track_began(&mut self, peer: PeerKey, key: TrackKey) {
+        let Some((name, ..)) = self.peers.get(&peer).cloned() else { return };
+        let Some(room) = self.rooms.get_mut(&name) else { return };
+        let Some(own) = room.tracks.get(&key).and_then(|track| track.backup_of) else { return };
         let participants = room.participants.len();
-        let backup = room.tracks.get_mut(&own).and_then(|track| track.backup.as_mut());
-        if backup.is_some_and(|backup| backup.publish(key, participants)) {
-            tracing::info!(room = name, backup = key.0, "published in a second codec");
-            self.follow_codecs(name, own);
+        let Some(backup) = room.tracks.get_mut(&own).and_then(|track| track.backup.as_mut()) else {
+            return;
+        };
+        let former = backup.track().filter(|former| *former != key);
+        if !backup.publish(key, participants) {
+            return;
         }
+        tracing::info!(room = name, backup = key.0, "published in a second codec");
+        // One that was announced anew takes the place of the one before.
+        if let Some(former) = former {
+            for sid in room.holders(former) {
+                self.switch(&name, &sid, former, key);
+            }
+            self.unpublish(&name, former);
+        }
+        self.follow_codecs(&name, own);
     }
 
     /// A subscriber's client takes a track in these codecs.
@@ -149,13 +162,7 @@ impl Hub {
                 return;
             }
             backup.unpublish();
-            let holders: Vec<_> = room
-                .participants
-                .iter()
-                .filter(|(_, participant)| participant.subscriptions.contains_key(&key))
-                .map(|(sid, _)| sid.clone())
-                .collect();
-            for sid in holders {
+            for sid in room.holders(key) {
                 self.switch(name, &sid, key, own);
             }
             self.follow_codecs(name, own);

@@ -130,6 +130,11 @@ impl Hub {
             let backup_of = track.backup_of.and_then(|own| keys.get(&own).copied());
             room.tracks.insert(key, RoomTrack { publisher, subscribers, backup_of, ..track });
         }
+        // What was announced as a backup is one of a track's that has another key here, or of none.
+        participant.pending.retain_mut(|pending| {
+            let Some(own) = &mut pending.backup_of else { return true };
+            keys.get(own).map(|key| *own = *key).is_some()
+        });
         let auto_subscribe = participant.auto_subscribe;
         let bindings = self.bindings(place).map(|(_, _, tracks)| tracks).unwrap_or_default();
         for track in bindings {

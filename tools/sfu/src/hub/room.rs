@@ -186,6 +186,13 @@ impl Room {
         own.map(|(key, _)| self.sent(*key))
     }
 
+    /// Who is subscribed by this key.
+    pub(super) fn holders(&self, key: TrackKey) -> Vec<Arc<str>> {
+        let holds = |participant: &Participant| participant.subscriptions.contains_key(&key);
+        let holders = self.participants.iter().filter(|(_, participant)| holds(participant));
+        holders.map(|(sid, _)| sid.clone()).collect()
+    }
+
     /// The key by which a track is sent to who has not said which codecs it takes.
     pub(super) fn sent(&self, own: TrackKey) -> TrackKey {
         let backup = self.tracks.get(&own).and_then(|track| track.backup.as_ref());

@@ -6,28 +6,39 @@ use str0m::rtp::RtpPacket;
 
 use super::incoming::StreamPlace;
 use super::layers::layer_of_rid;
+use super::message::TrackKey;
 use super::peer::Peer;
 use super::source::params_of;
 use super::tracks::TrackTable;
 
+/// What a packet shows.
+pub(crate) enum News {
+    /// The track comes now.
+    Began(TrackKey),
+    /// The level of whoever sends it, which has begun to speak; 0 if it has stopped.
+    Speaks(f32),
+}
+
 /// Takes a packet of the publisher into its track's burst. With `withhold_keyframes` no video
-/// packet starts a keyframe. The level of whoever sends it if it has begun to speak, 0 if it has
-/// stopped.
+/// packet starts a keyframe. What is to be told, if anything is.
 pub(crate) fn ingest(
     peer: &mut Peer,
     tracks: &mut TrackTable,
     packet: RtpPacket,
     withhold_keyframes: bool,
-) -> Option<f32> {
+) -> Option<News> {
     let place = place_of(peer, tracks, &packet)?;
     let known = peer.rtc().codec_config().params();
     let source = tracks.get_mut(place.track)?.source_mut()?;
     let (params, mut packet) = source.take(place.stream, packet, known)?;
+    let began = source.begin();
     let heard = source.hear(params, &packet);
     let track = tracks.bursting(place.track)?;
     packet.starts_keyframe &= !(withhold_keyframes && track.kind() == MediaKind::Video);
     track.push(params, packet);
-    heard
+    let began = began.then(|| News::Began(track.key()));
+    // Nobody has spoken by a first packet.
+    began.or(heard.map(News::Speaks))
 }
 
 /// Where the packets of this one's SSRC go, learned with the first packet.

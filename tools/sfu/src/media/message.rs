@@ -218,6 +218,8 @@ pub(crate) enum Event {
     Failed { peer: PeerKey, failure: PeerFailure },
     /// By LiveKit's names the codecs that the client takes a track in which has several.
     Takes { peer: PeerKey, track: TrackKey, codecs: Vec<&'static str> },
+    /// The first packet of a published track has come.
+    Began { track: TrackKey, peer: PeerKey },
     /// A track no longer fits the way to the client, or fits again.
     Fits { peer: PeerKey, track: TrackKey, fits: bool },
     /// A data channel message of a publisher.

@@ -24,6 +24,8 @@ pub(crate) struct Source {
     interested: Vec<usize>,
     /// Numberings, one an SSRC seen.
     streams: Vec<SourceStream>,
+    /// A packet to forward has come.
+    begun: bool,
     /// Of a microphone; LiveKit `pkg/rtc/uptrackmanager.go`, `GetAudioLevel`, listens to no other track.
     speech: Option<Speech>,
     ledger: PublishedTrackLedger,
@@ -52,6 +54,7 @@ impl Source {
             room: label.room.clone(),
             interested: Vec::new(),
             streams: Vec::new(),
+            begun: false,
             speech: track.microphone.then(Speech::default),
             ledger: PublishedTrackLedger {
                 identity: label.identity.to_string(),
@@ -90,6 +93,11 @@ impl Source {
         let stream = self.streams.iter().rev().find(|stream| stream.layer == layer)?;
         self.ledger.counted.plis_sent += 1;
         Some(stream.ssrc)
+    }
+
+    /// A packet to forward has come: whether it is the first one.
+    pub(crate) fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.begun, true)
     }
 
     /// Starts a numbering, `id`, for the SSRC of this packet, which is of this layer, and whether that is

@@ -143,8 +143,15 @@ impl Scene {
         let (_, tracks) = Self::offer(&mut self.rig, &self.camera.socket, &cids);
         let [own, backup] = tracks[..] else { panic!("{tracks:?}") };
         assert_eq!(own, self.camera.own);
+        self.rig.commands();
         self.answered(&[(own, VP9), (backup, VP8)]);
+        assert_eq!(switches(self.rig.commands()), [], "nothing has come");
+        self.began(backup);
         backup
+    }
+
+    fn began(&mut self, track: TrackKey) {
+        self.rig.hub.event(Event::Began { peer: self.camera.publisher, track });
     }
 
     fn wanted(&mut self) -> Option<(bool, bool)> {
@@ -236,14 +243,24 @@ fn a_backup_moves_along_with_its_track() {
         identity: "camera".to_owned(),
         destination_room: "other".to_owned(),
     };
+    // Another is announced, and not offered yet.
+    let codecs = vec![codec("vp8", "more")];
+    let another = announced(&scene.camera.sid, "more", codecs, Policy::default());
+    scene.rig.hub.request(scene.camera.socket.key, another);
     scene.rig.hub.move_participant(&request, |_| None).unwrap();
     assert_eq!(scene.rig.hub.rooms[ROOM].tracks.len(), 0);
+    let moved = scene.rig.hub.rooms["other"].tracks.iter().find(|(_, it)| it.backup_of.is_some());
+    let moved = *moved.unwrap().0;
+    scene.began(moved);
     let room = &scene.rig.hub.rooms["other"];
     let (own, backup) = room.tracks.iter().partition::<Vec<_>, _>(|(_, it)| it.backup.is_some());
     let ([(own, track)], [(backup, same)]) = (&own[..], &backup[..]) else { panic!() };
     assert_eq!((same.backup_of, track.backup_of), (Some(**own), None));
     assert_eq!(track.backup.as_ref().unwrap().track(), Some(**backup));
     assert_eq!(room.published().collect::<Vec<_>>(), [**own]);
+    let participant = &room.participants[&room.identities["camera"]];
+    let pending: Vec<_> = participant.pending.iter().map(|pending| pending.backup_of).collect();
+    assert_eq!(pending, [Some(**own)]);
 }
 
 #[test]
@@ -264,4 +281,21 @@ fn nothing_else_can_be_backed_up() {
     };
     assert_eq!(refused(scene.camera.socket.told().0), Some(Reason::NotFound));
     assert_eq!(refused(other.told().0), Some(Reason::NotFound), "another's");
+}
+
+#[test]
+fn who_gets_a_backup_goes_straight_to_the_one_that_replaces_it() {
+    let mut scene = Scene::new(Policy::PreferRegression);
+    let (_poor, peer) = scene.join("poor", &[VP8]);
+    let former = scene.back_up();
+    let codecs = vec![codec("vp8", "more")];
+    let another = announced(&scene.camera.sid, "more", codecs, Policy::default());
+    scene.rig.hub.request(scene.camera.socket.key, another);
+    let cids = ["camera", "backup", "more"];
+    let (_, tracks) = Scene::offer(&mut scene.rig, &scene.camera.socket, &cids);
+    scene.wanted();
+    scene.began(tracks[2]);
+    assert_eq!(switches(scene.rig.commands()), [(peer, former, tracks[2])]);
+    assert_eq!(scene.wanted(), None);
+    assert!(!scene.rig.hub.rooms[ROOM].tracks.contains_key(&former));
 }

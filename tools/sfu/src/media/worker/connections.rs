@@ -11,7 +11,7 @@ use str0m::{Event as RtcEvent, IceConnectionState, Output};
 use super::Worker;
 use crate::media::endpoint::Endpoint;
 use crate::media::failure::PeerFailure;
-use crate::media::ingest::ingest;
+use crate::media::ingest::{News, ingest};
 use crate::media::message::Event;
 use crate::media::offers::Offer;
 use crate::media::peer::{Peer, Wish};
@@ -105,10 +105,14 @@ impl Worker {
         match event {
             RtcEvent::RtpPacket(packet) => {
                 if let Some(peer) = self.peers.get_mut(index)
-                    && let Some(level) =
+                    && let Some(news) =
                         ingest(peer, &mut self.tracks, packet, self.withhold_keyframes)
                 {
-                    self.events.emit(Event::Speaks { peer: peer.key(), level });
+                    let peer = peer.key();
+                    self.events.emit(match news {
+                        News::Began(track) => Event::Began { peer, track },
+                        News::Speaks(level) => Event::Speaks { peer, level },
+                    });
                 }
             }
             RtcEvent::Connected => {
