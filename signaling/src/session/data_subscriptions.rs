@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn who_comes_past_the_maximum_is_not_remembered_for_good() {
         let mut all = DataSubscriptions::default();
-        let first = with_tracks(0, DATA_TRACKS_MAX + 3);
-        assert_eq!(all.update(&[first.clone()], "PA_own").len(), DATA_TRACKS_MAX);
+        let first = [with_tracks(0, DATA_TRACKS_MAX + 3)];
+        assert_eq!(all.update(&first, "PA_own").len(), DATA_TRACKS_MAX);
         assert_eq!(all.ignored, 3);
         // The same said again is nothing new.
-        assert_eq!(all.update(&[first], "PA_own"), Vec::<String>::new());
+        assert_eq!(all.update(&first, "PA_own"), Vec::<String>::new());
         assert_eq!(all.ignored, 3);
         let others: Vec<_> =
             (1..=2 * DATA_TRACKS_MAX).map(|number| with_tracks(number, 1)).collect();

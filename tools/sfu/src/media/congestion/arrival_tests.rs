@@ -302,7 +302,8 @@ fn a_new_way_is_longer_and_none_of_that_is_a_queue() {
     assert_eq!(way.cap, upto(1), "{:?}", way.changes);
     // What is under way by the old one is told of later.
     (way.width_bps, way.free_at, way.propagation) = (5_000_000, way.now, 10 * PROPAGATION);
-    (way.log.begin_anew(), way.congestion.begin_anew());
+    way.log.begin_anew();
+    way.congestion.begin_anew();
     way.run(15);
     assert_eq!(way.cap, Cap::Open, "{:?}", way.changes);
 }
