@@ -926,16 +926,8 @@ async fn a_single_connection_is_joined_by_its_offer_and_resumed_by_another() {
     assert_eq!(played.identities.len(), 4);
 }
 
-#[tokio::test(start_paused = true)]
-async fn by_v0_who_sends_and_receives_has_two_connections_and_comes_back_over_both() {
-    let draft = Draft {
-        subscribers: Some(0),
-        participants: Some(3),
-        faults: vec!["signal_drop,at=5s".parse().unwrap()],
-        ..one_subscriber()
-    };
-    let signal = Signal::Only(SignalVersion::V0);
-    let rig = Rig { signal, ..Rig::new() };
+/// Three participants of two connections each lose their websockets, and resume by both.
+async fn three_come_back_over_both(rig: Rig, draft: Draft) {
     let played = rig
         .play(draft, async |number, mut socket| {
             match number < 3 {
@@ -952,26 +944,26 @@ async fn by_v0_who_sends_and_receives_has_two_connections_and_comes_back_over_bo
     assert_eq!((played.identities.len(), played.peers_open), (6, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn by_v0_who_sends_and_receives_has_two_connections_and_comes_back_over_both() {
+    let draft = Draft {
+        subscribers: Some(0),
+        participants: Some(3),
+        faults: vec!["signal_drop,at=5s".parse().unwrap()],
+        ..one_subscriber()
+    };
+    let signal = Signal::Only(SignalVersion::V0);
+    let rig = Rig { signal, ..Rig::new() };
+    three_come_back_over_both(rig, draft).await;
+}
+
 /// Who answers calls sends, and who receives them does both.
 #[tokio::test(start_paused = true)]
 async fn by_v0_who_is_called_has_two_connections_and_comes_back_over_both() {
     let rpc = stampede_scenario::RpcDraft { callers: Some(1), ..Default::default() };
     let faults = vec!["signal_drop,at=5s".parse().unwrap()];
     let draft = Draft { subscribers: Some(3), rpc, faults, ..one_subscriber() };
-    let played = Rig::new()
-        .play(draft, async |number, mut socket| {
-            match number < 3 {
-                true => socket.admit().await,
-                false => socket.take_up(2).await,
-            }
-            socket.take_tracks().await;
-        })
-        .await;
-    let counted = &played.joins.counted;
-    assert_eq!((counted.joined, counted.dropped, counted.tries_failed), (3, 0, 0));
-    let resume = played.recoveries.resume;
-    assert_eq!((resume.tries, resume.recovered), (3, 3), "{:?}", played.recoveries);
-    assert_eq!((played.identities.len(), played.peers_open), (6, 0));
+    three_come_back_over_both(Rig::new(), draft).await;
 }
 
 /// Who can't send has not joined, although it receives.

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use super::allocate::{Demand, allocate, next_bps, usage_bps};
+use super::allocate::{Demand, next_bps, usage_bps};
 use super::send_side::log::SendLog;
+use super::tests::{fit, simulcast, upto};
 use super::*;
 use crate::media::layers::{Cap, Layer, Step};
 
@@ -46,7 +47,6 @@ struct Way {
 impl Way {
     fn new(width_bps: u64) -> Self {
         let start = Instant::now();
-        let step = |spatial, bitrate_bps| Step { layer: Layer::spatial(spatial), bitrate_bps };
         Self {
             start,
             now: start,
@@ -60,7 +60,7 @@ impl Way {
             number: 0,
             under_way: VecDeque::new(),
             congestion: Congestion::by_arrivals(start, start),
-            steps: vec![step(0, 160_000), step(1, 450_000), step(2, 1_700_000)],
+            steps: simulcast(),
             cap: Cap::Open,
             allow_pause: false,
             pads: true,
@@ -116,8 +116,7 @@ impl Way {
                 return;
             }
         };
-        let cap = allocate(&[self.demand()], capacity_bps, self.allow_pause, upwards)[0];
-        let deficient = (Demand { cap, ..self.demand() }).is_deficient();
+        let (cap, deficient) = fit(self.demand(), capacity_bps, self.allow_pause, upwards);
         if cap != self.cap {
             self.changes.push((self.since_ms(), cap));
         }
@@ -154,10 +153,6 @@ impl Way {
     fn counted(&self) -> CongestionLedger {
         self.congestion.row()
     }
-}
-
-fn upto(spatial: u8) -> Cap {
-    Cap::Upto(Layer::spatial(spatial))
 }
 
 #[test]

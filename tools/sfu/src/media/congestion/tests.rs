@@ -10,7 +10,7 @@ use crate::media::layers::{Cap, Layer, Step};
 const TICK: Duration = Duration::from_millis(8);
 const REMB_INTERVAL: Duration = Duration::from_millis(200);
 
-fn simulcast() -> Vec<Step> {
+pub(super) fn simulcast() -> Vec<Step> {
     let step = |spatial, bitrate_bps| Step { layer: Layer::spatial(spatial), bitrate_bps };
     vec![step(0, 160_000), step(1, 450_000), step(2, 1_700_000)]
 }
@@ -76,8 +76,7 @@ impl Way {
                 return;
             }
         };
-        let cap = allocate(&[self.demand()], capacity_bps, self.allow_pause, upwards)[0];
-        let deficient = (Demand { cap, ..self.demand() }).is_deficient();
+        let (cap, deficient) = fit(self.demand(), capacity_bps, self.allow_pause, upwards);
         if cap != self.cap {
             self.changes.push((self.since_ms(), cap));
         }
@@ -125,8 +124,19 @@ impl Way {
     }
 }
 
-fn upto(spatial: u8) -> Cap {
+pub(super) fn upto(spatial: u8) -> Cap {
     Cap::Upto(Layer::spatial(spatial))
+}
+
+/// What of a demand fits, and whether that is less than it asks for.
+pub(super) fn fit(
+    demand: Demand<'_>,
+    capacity_bps: u64,
+    allow_pause: bool,
+    upwards: bool,
+) -> (Cap, bool) {
+    let cap = allocate(std::slice::from_ref(&demand), capacity_bps, allow_pause, upwards)[0];
+    (cap, Demand { cap, ..demand }.is_deficient())
 }
 
 #[test]
