@@ -269,11 +269,14 @@ pub(super) fn name_codecs(info: &mut proto::TrackInfo, codecs: &[proto::Simulcas
     }
 }
 
-/// A track with the layers that it has in its second codec.
+/// A track as it is in its second codec, with the layers that it has in that.
 #[allow(deprecated)] // `layers`: where those of the first codec are
 pub(super) fn in_second_codec(mut info: proto::TrackInfo) -> proto::TrackInfo {
-    if let Some(codec) = info.codecs.get(1).filter(|codec| !codec.layers.is_empty()) {
-        info.layers.clone_from(&codec.layers);
+    if let Some(codec) = info.codecs.get(1) {
+        info.mime_type.clone_from(&codec.mime_type);
+        if !codec.layers.is_empty() {
+            info.layers.clone_from(&codec.layers);
+        }
     }
     info
 }

@@ -378,6 +378,7 @@ fn published(
         sid: info.sid.as_str().into(),
         mid,
         kind,
+        mime_type: info.mime_type.clone(),
         dtx: may_pause(info),
         red: may_be_redundant(info),
         microphone: info.source() == proto::TrackSource::Microphone,

@@ -27,6 +27,8 @@ const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(150);
 /// M-lines of an offer that is answered: twice the slots that a client of ours ever offers. Each of
 /// them costs some kilobytes.
 const MEDIA_MAX: usize = 2 * stampede_sdp::SLOTS_MAX as usize;
+/// Words of an m-line before its formats: media, port and protocol (RFC 8866 §5.14).
+const M_LINE_HEAD: usize = 3;
 
 /// Where the negotiation is of a connection whose client offers.
 #[derive(Default)]
@@ -164,7 +166,8 @@ impl Answers {
                 (None, false) => Sending::NotYet,
             })
         })?;
-        let (sdp, red_mids) = with_audio(&amended, &offer, published)?;
+        let (with_audio, red_mids) = with_audio(&amended, &offer, published)?;
+        let sdp = with_video(&with_audio, published)?;
         Ok(Answer { sdp, mid_to_track_id, missing, red_mids })
     }
 
@@ -279,6 +282,27 @@ fn with_audio(
     Ok((text, red_mids))
 }
 
+/// The answer as LiveKit has it for video (`pkg/rtc/transport.go`, `configureReceiverCodecs`): the
+/// codec that a track was announced in comes first, since a browser sends the first that it is told.
+fn with_video(answer: &str, published: &[PublishedTrack]) -> Result<String, ParseError> {
+    let text = Description::parse(answer)?.rewrite(|media, line| {
+        let announced = media.filter(|_| line.starts_with("m=video ")).and_then(|media| {
+            let track = published.iter().find(|track| track.mid == media.mid)?;
+            Some((media, track.mime_type.split_once('/')?.1))
+        });
+        let Some((media, encoding)) = announced else { return Some(line.into()) };
+        let is_announced = |word: &str| {
+            let mut formats = media.payload_types.iter().filter(|format| format.is(encoding));
+            formats.any(|format| format.number.to_string() == word)
+        };
+        let words: Vec<&str> = line.split(' ').collect();
+        let (head, formats) = words.split_at(M_LINE_HEAD.min(words.len()));
+        let (first, others): (Vec<&str>, _) = formats.iter().partition(|word| is_announced(word));
+        Some([head.to_vec(), first, others].concat().join(" ").into())
+    });
+    Ok(text)
+}
+
 /// What an m-line of an answer says of Opus and RED.
 struct AudioFormats {
     opus: u8,
@@ -320,8 +344,8 @@ impl AudioFormats {
         };
         if line.starts_with("m=") && !self.red_first && self.red.is_some() {
             let red = self.red.map(|red| red.to_string()).unwrap_or_default();
-            // Its first three words are media, port and protocol.
-            let others = line.split(' ').enumerate().filter(|(place, it)| *place < 3 || *it != red);
+            let words = line.split(' ').enumerate();
+            let others = words.filter(|(place, it)| *place < M_LINE_HEAD || *it != red);
             let mut words: Vec<&str> = others.map(|(_, word)| word).collect();
             if self.red_offered {
                 words.push(&red);
@@ -534,6 +558,7 @@ mod tests {
             sid: "TR_1".into(),
             mid: mid.to_owned(),
             kind: MediaKind::Audio,
+            mime_type: "audio/opus".into(),
             dtx,
             red,
             microphone: true,
@@ -550,5 +575,42 @@ mod tests {
         ];
         assert_eq!(text, format!("v=0\r\n{}", wanted.concat()));
         assert_eq!(red_mids, ["1"]);
+    }
+
+    #[test]
+    fn the_codec_that_a_track_was_announced_in_comes_first() {
+        let section = |mid: &str, formats: &str| {
+            format!(
+                "m=video 9 UDP/TLS/RTP/SAVPF {formats}\r\na=rtpmap:96 VP8/90000\r\n\
+                 a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtpmap:98 VP9/90000\r\n\
+                 a=rtpmap:100 VP9/90000\r\na=fmtp:100 profile-id=2\r\na=mid:{mid}\r\n"
+            )
+        };
+        let track = |mid: &str, mime_type: &str| PublishedTrack {
+            track: TrackKey(0),
+            sid: "TR_1".into(),
+            mid: mid.to_owned(),
+            kind: MediaKind::Video,
+            mime_type: mime_type.to_owned(),
+            dtx: false,
+            red: false,
+            microphone: false,
+        };
+        // Of the last m-line nothing is known, and one is of a codec that is not there.
+        let published = [
+            track("0", "video/vp9"),
+            track("1", "video/VP8"),
+            track("2", "video/AV1"),
+            track("3", ""),
+        ];
+        let text = |formats: [&str; 5]| {
+            let sections = formats.iter().enumerate();
+            let sections: Vec<_> =
+                sections.map(|(mid, formats)| section(&mid.to_string(), formats)).collect();
+            format!("v=0\r\n{}", sections.concat())
+        };
+        let plain = "96 97 98 100";
+        let amended = with_video(&text([plain; 5]), &published).unwrap();
+        assert_eq!(amended, text(["98 100 96 97", plain, plain, plain, plain]));
     }
 }

@@ -176,6 +176,8 @@ pub(crate) struct PublishedTrack {
     pub(crate) sid: Arc<str>,
     pub(crate) mid: String,
     pub(crate) kind: MediaKind,
+    /// The codec that it was announced in, by LiveKit's name; empty if none was named.
+    pub(crate) mime_type: String,
     /// Its publisher may leave out silence.
     pub(crate) dtx: bool,
     /// Its publisher may send redundant audio.
@@ -219,7 +221,7 @@ pub(crate) enum Event {
     /// By LiveKit's names the codecs that the client takes a track in which has several.
     Takes { peer: PeerKey, track: TrackKey, codecs: Vec<&'static str> },
     /// The first packet of a published track has come.
-    Began { track: TrackKey, peer: PeerKey },
+    Began { track: TrackKey, peer: PeerKey, codec: Option<&'static str> },
     /// A track no longer fits the way to the client, or fits again.
     Fits { peer: PeerKey, track: TrackKey, fits: bool },
     /// A data channel message of a publisher.

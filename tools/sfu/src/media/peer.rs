@@ -470,11 +470,16 @@ impl Peer {
         }
     }
 
-    /// LiveKit's name of the codec that was negotiated first for an m-line.
-    pub(crate) fn negotiated_codec(&self, mid: &str) -> Option<&'static str> {
-        let first = *self.rtc.media(Mid::from(mid))?.remote_pts().first()?;
+    /// LiveKit's name of the codec that a track is to come in: the one it was announced in, or the
+    /// first that was negotiated where that was not.
+    pub(crate) fn negotiated_codec(&self, track: &PublishedTrack) -> Option<&'static str> {
         let known = self.rtc.codec_config().params();
-        codec::mime_type(known.iter().find(|params| params.pt() == first)?.spec().codec)
+        let negotiated = self.rtc.media(Mid::from(track.mid.as_str()))?.remote_pts();
+        let mut names = negotiated.iter().filter_map(|number| {
+            codec::mime_type(known.iter().find(|params| params.pt() == *number)?.spec().codec)
+        });
+        let first = names.clone().next();
+        names.find(|name| name.eq_ignore_ascii_case(&track.mime_type)).or(first)
     }
 
     /// The m-line and RTP stream id of an incoming packet's SSRC.

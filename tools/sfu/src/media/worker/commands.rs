@@ -214,7 +214,7 @@ impl Worker {
         };
         let codec = |track: &PublishedTrack| {
             let red = answer.red_mids.contains(&track.mid).then_some(codec::AUDIO_RED);
-            (track.track, red.or_else(|| peer.negotiated_codec(&track.mid)))
+            (track.track, red.or_else(|| peer.negotiated_codec(track)))
         };
         let codecs = tracks.iter().map(codec).collect();
         if peer.local_ufrag() != former {
