@@ -53,9 +53,9 @@ impl Hub {
         }
     }
 
-    /// A track's first packet has come: if it is a backup, it is sent to those who wait for it (LiveKit
-    /// `pkg/rtc/mediatrack.go`, `AddReceiver`).
-    pub(super) fn track_began(&mut self, peer: PeerKey, key: TrackKey) {
+    /// A track's first packet of a codec has come: if it is a backup, it is sent to those who wait for
+    /// it (LiveKit `pkg/rtc/mediatrack.go`, `AddReceiver`), unless it is not the codec they wait for.
+    pub(super) fn track_began(&mut self, peer: PeerKey, key: TrackKey, codec: Option<&str>) {
         let Some((name, ..)) = self.peers.get(&peer).cloned() else { return };
         let Some(room) = self.rooms.get_mut(&name) else { return };
         let Some(own) = room.tracks.get(&key).and_then(|track| track.backup_of) else { return };
@@ -63,6 +63,10 @@ impl Hub {
         let Some(backup) = room.tracks.get_mut(&own).and_then(|track| track.backup.as_mut()) else {
             return;
         };
+        if !codec.is_some_and(|codec| backup.is_in(codec)) {
+            tracing::warn!(room = name, track = key.0, codec, "a backup came in another codec");
+            return;
+        }
         let former = backup.track().filter(|former| *former != key);
         if !backup.publish(key, participants) {
             return;

@@ -62,6 +62,11 @@ impl Backup {
         })
     }
 
+    /// This is its codec.
+    pub(super) fn is_in(&self, mime_type: &str) -> bool {
+        self.mime_type.eq_ignore_ascii_case(mime_type)
+    }
+
     /// Which of the codecs a client takes that takes these.
     pub(super) fn choose(&self, own: &str, taken: &[&str]) -> Takes {
         let has = |mime_type: &str| taken.iter().any(|one| one.eq_ignore_ascii_case(mime_type));

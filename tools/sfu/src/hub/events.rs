@@ -66,7 +66,7 @@ impl Hub {
                     self.tell_speaker(&name, &sid, level);
                 }
             }
-            Event::Began { peer, track } => self.track_began(peer, track),
+            Event::Began { peer, track, codec } => self.track_began(peer, track, codec),
             Event::Takes { peer, track, codecs } => self.takes(peer, track, &codecs),
             Event::Fits { peer, track, fits } => self.tell_stream_state(peer, track, fits),
             Event::Data { peer, channel, payload } if channel == DATA_TRACK_CHANNEL => {

@@ -4,6 +4,7 @@
 use stampede_core::MediaKind;
 use str0m::rtp::RtpPacket;
 
+use super::codec::mime_type;
 use super::incoming::StreamPlace;
 use super::layers::layer_of_rid;
 use super::message::TrackKey;
@@ -13,8 +14,8 @@ use super::tracks::TrackTable;
 
 /// What a packet shows.
 pub(crate) enum News {
-    /// The track comes now.
-    Began(TrackKey),
+    /// The track comes now, in this codec: its first packet, or the first in another than before.
+    Began(TrackKey, Option<&'static str>),
     /// The level of whoever sends it, which has begun to speak; 0 if it has stopped.
     Speaks(f32),
 }
@@ -31,12 +32,13 @@ pub(crate) fn ingest(
     let known = peer.rtc().codec_config().params();
     let source = tracks.get_mut(place.track)?.source_mut()?;
     let (params, mut packet) = source.take(place.stream, packet, known)?;
-    let began = source.begin();
+    let codec = params.spec().codec;
+    let began = source.begin(codec);
     let heard = source.hear(params, &packet);
     let track = tracks.bursting(place.track)?;
     packet.starts_keyframe &= !(withhold_keyframes && track.kind() == MediaKind::Video);
     track.push(params, packet);
-    let began = began.then(|| News::Began(track.key()));
+    let began = began.then(|| News::Began(track.key(), mime_type(codec)));
     // Nobody has spoken by a first packet.
     began.or(heard.map(News::Speaks))
 }

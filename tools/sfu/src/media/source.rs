@@ -24,8 +24,8 @@ pub(crate) struct Source {
     interested: Vec<usize>,
     /// Numberings, one an SSRC seen.
     streams: Vec<SourceStream>,
-    /// A packet to forward has come.
-    begun: bool,
+    /// Of the latest packet to forward, if one has come.
+    codec: Option<Codec>,
     /// Of a microphone; LiveKit `pkg/rtc/uptrackmanager.go`, `GetAudioLevel`, listens to no other track.
     speech: Option<Speech>,
     ledger: PublishedTrackLedger,
@@ -54,7 +54,7 @@ impl Source {
             room: label.room.clone(),
             interested: Vec::new(),
             streams: Vec::new(),
-            begun: false,
+            codec: None,
             speech: track.microphone.then(Speech::default),
             ledger: PublishedTrackLedger {
                 identity: label.identity.to_string(),
@@ -95,9 +95,9 @@ impl Source {
         Some(stream.ssrc)
     }
 
-    /// A packet to forward has come: whether it is the first one.
-    pub(crate) fn begin(&mut self) -> bool {
-        !std::mem::replace(&mut self.begun, true)
+    /// A packet to forward has come, of this codec: whether it is the first one of it.
+    pub(crate) fn begin(&mut self, codec: Codec) -> bool {
+        self.codec.replace(codec) != Some(codec)
     }
 
     /// Starts a numbering, `id`, for the SSRC of this packet, which is of this layer, and whether that is
@@ -268,6 +268,7 @@ mod tests {
                 sid: "TR_1".into(),
                 mid: "0".into(),
                 kind: stampede_core::MediaKind::Audio,
+                mime_type: "audio/opus".into(),
                 dtx: true,
                 red: false,
                 microphone,

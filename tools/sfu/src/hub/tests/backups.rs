@@ -146,12 +146,19 @@ impl Scene {
         self.rig.commands();
         self.answered(&[(own, VP9), (backup, VP8)]);
         assert_eq!(switches(self.rig.commands()), [], "nothing has come");
+        self.came(backup, VP9);
+        assert_eq!(switches(self.rig.commands()), [], "it came in the codec that they lack");
         self.began(backup);
         backup
     }
 
     fn began(&mut self, track: TrackKey) {
-        self.rig.hub.event(Event::Began { peer: self.camera.publisher, track });
+        self.came(track, VP8);
+    }
+
+    fn came(&mut self, track: TrackKey, codec: &'static str) {
+        let peer = self.camera.publisher;
+        self.rig.hub.event(Event::Began { peer, track, codec: Some(codec) });
     }
 
     fn wanted(&mut self) -> Option<(bool, bool)> {

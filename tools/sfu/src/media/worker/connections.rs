@@ -110,7 +110,7 @@ impl Worker {
                 {
                     let peer = peer.key();
                     self.events.emit(match news {
-                        News::Began(track) => Event::Began { peer, track },
+                        News::Began(track, codec) => Event::Began { peer, track, codec },
                         News::Speaks(level) => Event::Speaks { peer, level },
                     });
                 }
