@@ -406,9 +406,11 @@ function summarise(mode, rows) {
         };
     }
     const sent = ['packetsSent', 'bytesSent', 'retransmittedPacketsSent', 'nackCount'];
-    const layers = video.filter((row) => row.framesSent > 0).map((row) => row.rid);
+    const running = video.filter((row) => row.framesSent > 0);
+    const layers = running.map((row) => row.rid);
+    const codecs = [...new Set(running.map((row) => row.codec))].sort();
     return {
-        video: { tracks: sids(video), layersActive: layers.length, rids: layers,
+        video: { tracks: sids(video), layersActive: layers.length, rids: layers, codecs,
             layersPaused: video.filter((row) => row.active === false).length,
             ...totals(video, [...sent, 'framesSent', 'keyFramesEncoded', 'pliCount']),
             width: most(video, 'frameWidth'), height: most(video, 'frameHeight') },
@@ -493,7 +495,7 @@ async function main() {
             { url, token, seconds: options.seconds, expect: options.expect,
                 quality: options.quality, sample: options.samples, codec: options.codec,
                 exchange: options.data, call: options.rpc, light: options.light, dtx: options.dtx,
-                screen: options.screen, dynacast: options.dynacast,
+                screen: options.screen, dynacast: options.dynacast, backup: options.backup,
                 connect_seconds_max: CONNECT_SECONDS_MAX });
         const summary = summarise(options.mode, outcome.rows);
         const failures = missing(options.mode, options.expect, summary);

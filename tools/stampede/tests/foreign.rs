@@ -14,6 +14,7 @@ use std::time::Duration;
 use common::foreign::{Client, Figures, Foreign, Server};
 use common::{Ended, Running, alone, beside};
 use rustix::process::Signal;
+use serde_json::json;
 
 /// How long a foreign subscriber watches.
 const WATCH_SECONDS: &str = "8";
@@ -144,7 +145,9 @@ fn scalable_from_chromium(codec: &str, layer: &str, server: &Server) {
     let figures = publisher.finish();
 
     assert!(figures.number("/video/framesSent") > FRAMES_DECODED_MIN, "{:#}", figures.0);
+    assert_eq!(figures.0["video"]["codecs"], json!([format!("video/{}", codec.to_uppercase())]));
     assert_received(&ended, 2.0);
+    assert_eq!(video_codecs(&ended), [codec; 2]);
     let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
     assert_eq!(frames("decodable"), frames("received"), "{:#}", ended.report()["video"]);
     assert!(
@@ -153,6 +156,13 @@ fn scalable_from_chromium(codec: &str, layer: &str, server: &Server) {
         frames("received")
     );
     assert_eq!(frames("dropped"), 0.0);
+}
+
+/// The codec of each stream of video that was received.
+fn video_codecs(ended: &Ended) -> Vec<&str> {
+    let rows = ended.report()["streams"].as_array().unwrap();
+    let videos = rows.iter().filter(|row| row["kind"] == "video");
+    videos.map(|row| row["codec"].as_str().unwrap()).collect()
 }
 
 /// Chromium publishes VP9, and VP8 too once it is told that somebody can't receive that; who can't gets
@@ -166,13 +176,12 @@ fn backed_up_by_chromium(server: &Server) {
     publisher.wait_for("published");
     let args = ["--subscribers=2", "--subscribe-codecs=vp8", "--duration=6s"];
     let ended = server.stampede(&room, &args).end();
-    publisher.finish();
+    let figures = publisher.finish();
 
+    // The figures are of the track's own sender.
+    assert_eq!(figures.0["video"]["codecs"], json!(["video/VP9"]), "{:#}", figures.0);
     assert_received(&ended, 2.0);
-    let rows = ended.report()["streams"].as_array().unwrap();
-    let videos = rows.iter().filter(|row| row["kind"] == "video");
-    let codecs: Vec<_> = videos.map(|row| row["codec"].as_str().unwrap()).collect();
-    assert_eq!(codecs, ["vp8"; 2]);
+    assert_eq!(video_codecs(&ended), ["vp8"; 2]);
     let frames = |name: &str| ended.number(&format!("/video/frames/{name}"));
     assert_eq!(frames("decodable"), frames("received"), "{:#}", ended.report()["video"]);
 }
