@@ -6,7 +6,7 @@
 mod common;
 
 use common::turn::{Coturn, PASSWORD, USER};
-use common::{Ended, Running, alone, run};
+use common::{Ended, Running, alone, beside, run};
 use stampede_testing::skip_without_server;
 
 const SMALL: [&str; 6] = [
@@ -49,7 +49,7 @@ fn assert_by(way: &str, ended: &Ended, participants: f64, tracks: f64) {
 
 #[test]
 fn media_goes_by_way_of_a_turn_server_over_udp_alone() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(coturn) = Coturn::start() else { return };
     let server = coturn.named(&["turns", "turn-tcp", "turn"], PASSWORD);
     for backend in ["mmsg", "auto"] {
@@ -71,7 +71,7 @@ fn media_goes_by_way_of_a_turn_server_over_udp_alone() {
 
 #[test]
 fn media_goes_by_way_of_a_turn_server_over_tcp_and_tls() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(coturn) = Coturn::start() else { return };
     let server = coturn.named(&["turn", "turn-tcp", "turns"], PASSWORD);
     let ca = format!("--ca={}", coturn.ca().display());
@@ -90,7 +90,7 @@ fn media_goes_by_way_of_a_turn_server_over_tcp_and_tls() {
 
 #[test]
 fn a_server_that_wants_relays_alone_is_obeyed() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(coturn) = Coturn::start() else { return };
     let server = coturn.named(&["turn"], PASSWORD);
     for signal in ["--signal=v0", "--signal=v1"] {
@@ -102,7 +102,7 @@ fn a_server_that_wants_relays_alone_is_obeyed() {
 
 #[test]
 fn a_way_by_turn_that_breaks_is_taken_up_again() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(coturn) = Coturn::start() else { return };
     let server = coturn.named(&["turn", "turn-tcp"], PASSWORD);
     for way in ["turn-udp", "turn-tcp"] {
@@ -123,7 +123,7 @@ fn a_way_by_turn_that_breaks_is_taken_up_again() {
 
 #[test]
 fn a_turn_server_that_refuses_is_named_in_why_nobody_joined() {
-    let _alone = alone();
+    let _beside = beside();
     let Some(coturn) = Coturn::start() else { return };
     let args = ["run", "--video-publishers=1", "--subscribers=1", "--duration=1s", "--no-tui"];
     let wrong = coturn.named(&["turn"], "wrong");
