@@ -11,13 +11,15 @@ use stampede_run::{prepare, report_of};
 use stampede_scenario::values::Resolution;
 use stampede_scenario::{Draft, Scenario};
 
-use crate::calibration::{BUSY_RATIO_MAX, Calibration, FORMAT, Step, keep, machine_id, path};
+use crate::calibration::{
+    BUSY_RATIO_MAX, Calibration, FORMAT, HEADLINE, Step, keep, machine_id, path,
+};
 use crate::flags::DoctorFlags;
 use crate::live::Mode;
 use crate::play::{Show, once};
 
 /// Subscribers of the steps; a layer's steps end when one is not carried.
-const LADDER: [u32; 4] = [100, 500, 1_000, 2_000];
+const LADDER: [u32; 4] = [100, 500, 1_000, HEADLINE];
 /// The layers measured: few large frames' packets in runs, and single small packets.
 const LAYERS: [Resolution; 2] = [Resolution::Low, Resolution::High];
 /// How long each step holds.
@@ -73,6 +75,7 @@ pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
             say(&format!("{name} layer: {rate} packets/s a core at {:.0} % busy", 85.0));
         }
     }
+    say(&calibration.conclusion());
     keep(&calibration, &path)?;
     say(&format!("kept in {}; `stampede run` warns of runs that ask for more", path.display()));
     Ok(Exit::Pass)
@@ -106,15 +109,17 @@ fn step(report: &Report, layer: Resolution, subscribers: u32) -> Option<Step> {
     }
     let cpu_s: f64 = generator.workers.iter().map(|worker| worker.cpu_s).sum();
     let busy = generator.workers.iter().map(|worker| worker.busy_ratio).fold(0.0, f64::max);
+    let carried = report.verdict.result == Outcome::Pass
+        && report.join.counted.joined == report.join.counted.requested
+        && busy <= BUSY_RATIO_MAX;
     Some(Step {
         layer: layer.name().to_owned(),
         subscribers,
         packets_per_s: (packets as f64 / seconds).round(),
         cpu_ns_per_packet: (cpu_s * 1e9 / packets as f64).round().max(1.0),
         busy_ratio_max: busy,
-        carried: report.verdict.result == Outcome::Pass
-            && report.join.counted.joined == report.join.counted.requested
-            && busy <= BUSY_RATIO_MAX,
+        carried,
+        reason: report.verdict.reasons.first().filter(|_| !carried).cloned(),
     })
 }
 

@@ -15,6 +15,8 @@ use stampede_units::show::bits_per_second;
 
 /// A worker this busy carries no more.
 pub(crate) const BUSY_RATIO_MAX: f64 = 0.85;
+/// How many subscribers a load box should be good for.
+pub(crate) const HEADLINE: u32 = 2_000;
 /// Format of the file.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -44,6 +46,40 @@ impl Calibration {
         steps.max_by_key(|step| step.subscribers).map(Step::packets_per_s_per_core)
     }
 
+    /// Whether this machine is good for [`HEADLINE`] subscribers of the high layer, as a sentence for
+    /// people: as it was tried here beside the embedded SFU, and as the workers' own cost says for a
+    /// server elsewhere.
+    pub(crate) fn conclusion(&self) -> String {
+        let high = || self.steps.iter().filter(|step| step.layer == Resolution::High.name());
+        let what = format!("{} subscribers of 720p", group(u64::from(HEADLINE)));
+        let here = match high().find(|step| step.subscribers == HEADLINE) {
+            Some(step) if step.carried => {
+                format!("carried here, with a worker {:.0} % busy", step.busy_ratio_max * 100.0)
+            }
+            _ => match high().find(|step| !step.carried) {
+                Some(step) => format!(
+                    "not carried here beside the embedded SFU: {} were too many{}",
+                    group(u64::from(step.subscribers)),
+                    step.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+                ),
+                None => "not tried here".to_owned(),
+            },
+        };
+        let alone = high().filter(|step| step.carried).max_by_key(|step| step.subscribers);
+        let elsewhere = alone.map(|step| {
+            let each = step.packets_per_s / f64::from(step.subscribers);
+            let workers = self.workers.max(1);
+            let carried = step.packets_per_s_per_core() * workers as f64 / each;
+            format!(
+                "; of a server elsewhere {} should carry about {}: {}",
+                if workers == 1 { "one worker".to_owned() } else { format!("{workers} workers") },
+                group(carried as u64),
+                if carried >= f64::from(HEADLINE) { "good" } else { "not enough" }
+            )
+        });
+        format!("{what}: {here}{}", elsewhere.unwrap_or_default())
+    }
+
     /// A line for a run that asks for more than this machine can carry.
     pub(crate) fn warning(
         &self,
@@ -71,6 +107,8 @@ pub(crate) struct Step {
     pub busy_ratio_max: f64,
     /// Everybody joined, nothing was late, and the workers had time left.
     pub carried: bool,
+    /// Why it was not, if the verdict has a reason.
+    pub reason: Option<String>,
 }
 
 impl Step {
@@ -147,8 +185,18 @@ mod tests {
     fn calibration(steps: &[(Resolution, u32, f64, bool)]) -> Calibration {
         let step = |&(layer, subscribers, cpu_ns_per_packet, carried): &_| {
             let layer = Resolution::name(layer).to_owned();
-            let (packets_per_s, busy_ratio_max) = (1.0, 0.5);
-            Step { layer, subscribers, packets_per_s, cpu_ns_per_packet, busy_ratio_max, carried }
+            let (packets_per_s, busy_ratio_max) = (200.0, 0.5);
+            let reason = if carried { None } else { Some("too late".to_owned()) };
+            let packets_per_s = packets_per_s * f64::from(subscribers);
+            Step {
+                layer,
+                subscribers,
+                packets_per_s,
+                cpu_ns_per_packet,
+                busy_ratio_max,
+                carried,
+                reason,
+            }
         };
         Calibration {
             format: FORMAT,
@@ -174,6 +222,25 @@ mod tests {
         assert!((per_core - 100_000.0).abs() < 1e-6, "{per_core}");
         assert_eq!(kept.packets_per_s_per_core(Resolution::Medium), Some(per_core));
         assert_eq!(kept.packets_per_s_per_core(high), None);
+    }
+
+    #[test]
+    fn it_says_whether_the_headline_is_carried() {
+        let high = Resolution::High;
+        let kept = calibration(&[(high, 1_000, 2_000.0, true), (high, 2_000, 1_000.0, true)]);
+        assert_eq!(
+            kept.conclusion(),
+            "2,000 subscribers of 720p: carried here, with a worker 50 % busy; of a server \
+             elsewhere one worker should carry about 4,250: good"
+        );
+        let kept = calibration(&[(high, 100, 4_000.0, true), (high, 500, 1.0, false)]);
+        assert_eq!(
+            kept.conclusion(),
+            "2,000 subscribers of 720p: not carried here beside the embedded SFU: 500 were too many \
+             (too late); of a server elsewhere one worker should carry about 1,062: not enough"
+        );
+        let nothing = calibration(&[(Resolution::Low, 100, 1.0, true)]).conclusion();
+        assert_eq!(nothing, "2,000 subscribers of 720p: not tried here");
     }
 
     #[test]
