@@ -65,6 +65,11 @@ impl Feedback {
         Some(transport_cc.packet(now, sequence, video))
     }
 
+    /// There is an estimate to be sent.
+    pub(crate) fn has_estimate(&self) -> bool {
+        self.due_bps.is_some()
+    }
+
     /// The estimate that is to be sent now, in bits a second, once.
     pub(crate) fn take_estimate(&mut self) -> Option<u64> {
         self.sent_bps = Some(self.due_bps.take()?);

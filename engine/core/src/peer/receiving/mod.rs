@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod differential_tests;
+mod due;
 mod extension;
 mod formats;
 mod nack;
@@ -14,7 +15,9 @@ mod red_tests;
 #[cfg(test)]
 pub(super) mod reference;
 mod reports;
+mod routes;
 mod srtp;
+mod ssrcs;
 mod stream;
 mod streams;
 mod tracks;

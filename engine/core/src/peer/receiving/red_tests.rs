@@ -8,8 +8,9 @@ use stampede_media::Codec;
 use stampede_sdp::Description;
 
 use super::formats::Format;
+use super::routes::Route;
 use super::stream::Accepted;
-use super::streams::{Route, Streams};
+use super::streams::Streams;
 use crate::peer::candidates::LocalId;
 use crate::peer::outbox::Outbox;
 use crate::publish::{AudioFrames, AudioOptions};

@@ -17,8 +17,9 @@ use str0m::rtp::{AbsCaptureTime, Extension, ExtensionSerializer, ExtensionValues
 use str0m::{Event, Input, Output, Reason, Rtc};
 
 use super::formats::{Format, Formats};
+use super::routes::Route;
 use super::stream::Accepted;
-use super::streams::{Route, Streams};
+use super::streams::Streams;
 use crate::accounting::{MediaPacket, Placement, Via};
 use crate::peer::candidates::LocalId;
 use crate::peer::outbox::Outbox;
@@ -252,7 +253,7 @@ impl Reference {
         payload_bytes: usize,
         at: Arrival,
     ) -> bool {
-        let ledger = &mut self.streams.streams[route.stream].ledger;
+        let ledger = &mut self.streams.streams[route.index()].ledger;
         if route.via == Via::Rtx {
             ledger.sequences.rtx_redundant();
             return false;
@@ -274,6 +275,7 @@ impl Reference {
                     at,
                     via: Via::Primary,
                 });
+                self.streams.look_at_due(route.index(), at.instant);
             }
             Placement::Stale | Placement::BeforeWindow => ledger.sequences.stale(),
             Placement::First | Placement::Ahead | Placement::Missing | Placement::Redundant => {

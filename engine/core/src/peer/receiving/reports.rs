@@ -69,9 +69,20 @@ impl Reporting {
         (true, self.schedule(now, interval))
     }
 
-    /// A report went out with something else: the next one is due an interval from now.
-    pub(super) fn put_off(&mut self, now: Instant, kind: MediaKind) {
-        self.schedule(now, interval_of(kind));
+    /// Nothing is heard: the next packet is as the first.
+    pub(super) fn rest(&mut self) {
+        self.next_at = None;
+    }
+
+    /// When [`Self::poll`] is to be asked, if it was before.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    /// A report went out with something else: the next one is due an interval from now, which is when
+    /// to look again.
+    pub(super) fn put_off(&mut self, now: Instant, kind: MediaKind) -> Instant {
+        self.schedule(now, interval_of(kind))
     }
 
     fn schedule(&mut self, now: Instant, interval: Duration) -> Instant {

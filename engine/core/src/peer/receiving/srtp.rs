@@ -8,14 +8,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
-
 use super::Agreed;
+use super::due::DueQueue;
 use super::extension::{Elements, ExtensionBlock, captured_unix_ns};
 use super::formats::Format;
 use super::reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
+use super::routes::Route;
+use super::ssrcs::SsrcTable;
 use super::stream::Accepted;
-use super::streams::{Route, Streams};
+use super::streams::Streams;
 use crate::accounting::{Placement, Via};
 use crate::feedback::{Feedback, STREAM_TIMEOUT, write_remb};
 use crate::peer::candidates::LocalId;
@@ -25,8 +26,6 @@ use crate::rtcp::{self, ReportBlock};
 use crate::srtp::{KeyError, Keying, RtpOpener, SrtcpOpener, SrtcpSealer, extend_index};
 use crate::{Arrival, CongestionFeedback, MediaKind, Sample, TransportCounters};
 
-/// Up to this many SSRCs are looked for one after the other, more in a map.
-const SCANNED_SSRCS_MAX: usize = 8;
 /// Most SSRCs whose SRTP index is kept after their stream is gone (a sender that comes back goes
 /// on counting). Above it the oldest is forgotten.
 const FORMER_SSRCS_MAX: usize = 1_024;
@@ -53,6 +52,8 @@ struct Inbound {
     replay: u64,
     /// Distinct authentic packets.
     received: u64,
+    /// It has its turn in [`Control::reports`].
+    reported: bool,
     /// When the latest of them came.
     last_at: Option<Instant>,
 }
@@ -103,14 +104,14 @@ struct Control {
     ssrc: u32,
     /// Of `inbound`, by index.
     reporting: Vec<Reporting>,
-    /// Into `inbound`, once it is longer than [`SCANNED_SSRCS_MAX`].
-    by_ssrc: FxHashMap<u32, usize>,
+    /// When a report on which of them may be due.
+    reports: DueQueue,
+    /// Those on which one is; kept to save allocations.
+    taken: Vec<u32>,
     /// Sequence numbers to ask for; kept to save allocations.
     wanted: Vec<u16>,
     /// When a NACK may be due.
     nacks_at: Option<Instant>,
-    /// When a report is.
-    reports_at: Instant,
     /// RTCP may be sent without a report in front.
     reduced_size: bool,
 }
@@ -128,6 +129,8 @@ pub(super) struct PacketContext<'a> {
 /// The SRTP and SRTCP that one peer receives.
 pub(super) struct SrtpReceiver {
     opener: RtpOpener,
+    /// Into `inbound`.
+    by_ssrc: SsrcTable,
     inbound: Vec<Inbound>,
     /// What is told of congestion; `None` if nothing is.
     feedback: Option<Feedback>,
@@ -153,14 +156,15 @@ impl SrtpReceiver {
             sealer: keying.srtcp_sealer()?,
             ssrc,
             reporting: Vec::new(),
-            by_ssrc: FxHashMap::default(),
+            reports: DueQueue::default(),
+            taken: Vec::new(),
             wanted: Vec::new(),
             nacks_at: None,
-            reports_at: now,
             reduced_size: true,
         };
         Ok(Self {
             opener: keying.rtp_opener()?,
+            by_ssrc: SsrcTable::default(),
             inbound: Vec::new(),
             feedback: (feedback == CongestionFeedback::Chrome).then(Feedback::default),
             next_due: now,
@@ -209,7 +213,7 @@ impl SrtpReceiver {
         header: &RtpHeader,
         context: &mut PacketContext<'_>,
     ) {
-        let found = self.find(header.ssrc, context.streams, at.instant);
+        let found = self.find(header.ssrc, context.streams);
         let found = found.or_else(|| self.adopt(at, datagram, header, context));
         let Some((slot, route)) = found else {
             context.transport.unknown_ssrc += 1;
@@ -236,6 +240,12 @@ impl SrtpReceiver {
             return;
         };
         inbound.authentic(index, at.instant);
+        if !inbound.reported && route.via == Via::Primary {
+            inbound.reported = true;
+            let due = self.control.reporting[slot].next_at().unwrap_or(at.instant);
+            self.control.reports.set(slot, due);
+            self.next_due = self.next_due.min(due);
+        }
         if self.remote != Some(source) {
             (self.remote, self.via) = (Some(source), context.outbox.via);
             // What was due while there was nobody to send it to.
@@ -286,28 +296,26 @@ impl SrtpReceiver {
     }
 
     /// Where packets of this SSRC belong.
-    fn find(&mut self, ssrc: u32, streams: &Streams, now: Instant) -> Option<(usize, Route)> {
-        let slot = if self.inbound.len() <= SCANNED_SSRCS_MAX {
-            self.inbound.iter().position(|inbound| inbound.ssrc == ssrc)
-        } else {
-            self.control.by_ssrc.get(&ssrc).copied()
-        };
-        if let Some(slot) = slot {
+    #[inline(always)]
+    fn find(&mut self, ssrc: u32, streams: &Streams) -> Option<(usize, Route)> {
+        if let Some(slot) = self.by_ssrc.get(ssrc) {
             return self.inbound[slot].route.map(|route| (slot, route));
         }
         let route = streams.route(ssrc)?;
-        Some((self.open_slot(ssrc, Some(route), now), route))
+        Some((self.open_slot(ssrc, Some(route)), route))
     }
 
     #[cold]
-    fn open_slot(&mut self, ssrc: u32, route: Option<Route>, now: Instant) -> usize {
+    fn open_slot(&mut self, ssrc: u32, route: Option<Route>) -> usize {
         let former = self.inbound.iter().filter(|inbound| inbound.route.is_none()).count();
         if former >= FORMER_SSRCS_MAX
             && let Some(oldest) = self.inbound.iter().position(|inbound| inbound.route.is_none())
         {
             self.inbound.remove(oldest);
             self.control.reporting.remove(oldest);
+            self.moved_up();
         }
+        self.by_ssrc.insert(ssrc, self.inbound.len());
         self.inbound.push(Inbound {
             ssrc,
             route,
@@ -316,16 +324,25 @@ impl SrtpReceiver {
             first: 0,
             replay: 0,
             received: 0,
+            reported: false,
             last_at: None,
         });
         self.control.reporting.push(Reporting::default());
-        if self.inbound.len() > SCANNED_SSRCS_MAX {
-            let slots = self.inbound.iter().enumerate();
-            self.control.by_ssrc = slots.map(|(slot, inbound)| (inbound.ssrc, slot)).collect();
-        }
-        self.control.reports_at = now;
-        self.next_due = self.next_due.min(now);
         self.inbound.len() - 1
+    }
+
+    /// Those behind one that was taken out have other places now.
+    fn moved_up(&mut self) {
+        let slots = self.inbound.iter().enumerate();
+        self.by_ssrc = slots.map(|(slot, inbound)| (inbound.ssrc, slot)).collect();
+        let Control { reports, reporting, .. } = &mut *self.control;
+        reports.clear();
+        for (slot, (inbound, reporting)) in self.inbound.iter_mut().zip(reporting).enumerate() {
+            let due = reporting.next_at().filter(|_| inbound.reported);
+            // One that was not asked yet has a turn with its next packet.
+            inbound.reported = due.is_some();
+            due.into_iter().for_each(|at| reports.set(slot, at));
+        }
     }
 
     /// An SSRC that no offer named, by its MID extension: the sender changed it. Only an authentic
@@ -343,7 +360,7 @@ impl SrtpReceiver {
         let of_mid = context.streams.ssrc_of_mid(mid)?;
         let format = context.agreed.formats.get(header.payload_type)?;
         let main = if format.is_rtx() { of_mid } else { header.ssrc };
-        let slot = self.inbound.iter().position(|inbound| inbound.ssrc == header.ssrc);
+        let slot = self.by_ssrc.get(header.ssrc);
         let highest = slot.and_then(|slot| self.inbound[slot].highest);
         let index = extend_index(header.sequence, highest);
         if highest.is_some_and(|highest| index <= highest) {
@@ -352,7 +369,7 @@ impl SrtpReceiver {
         self.opener.open(datagram, header.header_bytes, header.ssrc, index, context.opened)?;
         let outbox = &mut *context.outbox;
         let route = context.streams.adopt(at.instant, header.ssrc, main, Some(mid), outbox)?;
-        let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None, at.instant));
+        let slot = slot.unwrap_or_else(|| self.open_slot(header.ssrc, None));
         self.reroute(context.streams);
         Some((slot, route))
     }
@@ -364,14 +381,14 @@ impl SrtpReceiver {
         };
         let sender = compound.get(4..8).and_then(|ssrc| ssrc.first_chunk());
         let sender = sender.map(|&ssrc| u32::from_be_bytes(ssrc));
-        let slot = sender.and_then(|ssrc| self.find(ssrc, context.streams, at.instant));
+        let slot = sender.and_then(|ssrc| self.find(ssrc, context.streams));
         if let Some((slot, _)) = slot
             && !self.control.reporting[slot].is_fresh(index)
         {
             return;
         }
         for report in rtcp::sender_reports(&compound) {
-            let found = self.find(report.ssrc, context.streams, at.instant);
+            let found = self.find(report.ssrc, context.streams);
             let Some((slot, _)) = found else { continue };
             self.control.reporting[slot].sender_report(report, at.instant);
             context.streams.set_sender_report(report.ssrc, report.packets.into(), at);
@@ -398,11 +415,9 @@ impl SrtpReceiver {
         if self.control.nacks_at.is_some_and(|at| at <= now) {
             self.send_nacks(now, to, streams, outbox);
         }
-        if self.control.reports_at <= now {
-            self.control.reports_at = self.report(now, to, streams, outbox);
-        }
-        let due = [self.control.nacks_at, arrivals_at].into_iter().flatten();
-        self.next_due = due.fold(self.control.reports_at, Instant::min);
+        self.report(now, to, streams, outbox);
+        let due = [self.control.nacks_at, arrivals_at, self.control.reports.next()];
+        self.next_due = due.into_iter().flatten().min().unwrap_or(now + REPORT_INTERVAL_AUDIO);
         self.next_due
     }
 
@@ -414,9 +429,12 @@ impl SrtpReceiver {
         streams: &mut Streams,
         outbox: &mut Outbox,
     ) {
-        let Some(slot) = self.carrier() else { return };
-        let estimate = self.feedback.as_mut().and_then(|feedback| feedback.take_estimate());
-        let Some(bitrate_bps) = estimate else { return };
+        let Some(feedback) = &mut self.feedback else { return };
+        if !feedback.has_estimate() {
+            return;
+        }
+        let Some(slot) = carrier(&self.inbound) else { return };
+        let Some(bitrate_bps) = feedback.take_estimate() else { return };
         let mut compound = Vec::with_capacity(96);
         self.put_report(&mut compound, slot, now, streams);
         self.put_remb(&mut compound, bitrate_bps, now);
@@ -453,14 +471,13 @@ impl SrtpReceiver {
             streams.poll_nacks(now, control.ssrc, &mut control.wanted, &mut |ssrc, nack| {
                 nacks.push((ssrc, nack));
             });
-        let carrier = self.carrier();
         for (ssrc, nack) in nacks {
-            let slot = self.inbound.iter().position(|inbound| inbound.ssrc == ssrc);
-            let (Some(feedback), Some(slot)) = (&self.feedback, slot) else {
+            let (Some(feedback), Some(slot)) = (&self.feedback, self.by_ssrc.get(ssrc)) else {
                 send(&mut self.control.sealer, &nack, to, outbox);
                 continue;
             };
-            let estimate = feedback.last_estimate().filter(|_| carrier == Some(slot));
+            let estimate =
+                feedback.last_estimate().filter(|_| carrier(&self.inbound) == Some(slot));
             let mut compound = Vec::with_capacity(128);
             if !self.control.reduced_size {
                 self.put_report(&mut compound, slot, now, streams);
@@ -474,29 +491,21 @@ impl SrtpReceiver {
         }
     }
 
-    /// Where the video stream is that estimates go out with: the first of which something came, also
-    /// while it pauses (libwebrtc's `PacketRouter` takes the first receiver as well).
-    fn carrier(&self) -> Option<usize> {
-        self.inbound.iter().position(|inbound| inbound.is_primary() && inbound.is_video())
-    }
-
     /// Appends the report on a stream: a block for its primary SSRC, and one for its RTX once it is
     /// heard.
     fn put_report(&mut self, out: &mut Vec<u8>, slot: usize, now: Instant, streams: &Streams) {
-        let Some(stream) = self.inbound[slot].route.map(|route| route.stream) else { return };
-        let of_stream = |inbound: &Inbound| {
-            inbound.route.is_some_and(|route| route.stream == stream)
-                && inbound.is_heard(now, REPORT_WHILE_RECEIVED)
-        };
+        let Some(route) = self.inbound[slot].route else { return };
+        let rtx = streams.rtx(route).and_then(|rtx| self.by_ssrc.get(rtx));
         let mut blocks = Vec::new();
-        for slot in 0..self.inbound.len() {
-            if of_stream(&self.inbound[slot]) {
+        for slot in [Some(slot), rtx].into_iter().flatten() {
+            if self.inbound[slot].is_heard(now, REPORT_WHILE_RECEIVED) {
                 blocks.extend(self.block(slot, now, streams));
             }
         }
         rtcp::write_receiver_report(out, self.control.ssrc, &blocks);
         let kind = if self.inbound[slot].is_video() { MediaKind::Video } else { MediaKind::Audio };
-        self.control.reporting[slot].put_off(now, kind);
+        let next_at = self.control.reporting[slot].put_off(now, kind);
+        self.control.reports.set(slot, next_at);
     }
 
     /// Appends an estimate, of all video that comes.
@@ -530,29 +539,37 @@ impl SrtpReceiver {
         ))
     }
 
+    /// Sends the reports that are due.
     fn report(
         &mut self,
         now: Instant,
         to: (LocalId, SocketAddr),
         streams: &Streams,
         outbox: &mut Outbox,
-    ) -> Instant {
+    ) {
+        let mut taken = std::mem::take(&mut self.control.taken);
+        self.control.reports.take_due(now, &mut taken);
         let mut blocks = Vec::new();
-        let mut next = now + REPORT_INTERVAL_AUDIO;
-        for slot in 0..self.inbound.len() {
-            let inbound = &self.inbound[slot];
-            if !inbound.is_primary() || inbound.highest.is_none() {
+        for slot in taken.drain(..).map(|slot| slot as usize) {
+            let inbound = &mut self.inbound[slot];
+            let Some(format) = inbound.format.filter(|_| inbound.is_primary()) else {
+                // It has a turn again with its next packet.
+                inbound.reported = false;
+                continue;
+            };
+            let kind = if format.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
+            if !inbound.is_heard(now, REPORT_WHILE_RECEIVED) {
+                self.control.reporting[slot].rest();
+                inbound.reported = false;
                 continue;
             }
-            let Some(format) = inbound.format else { continue };
-            let kind = if format.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
-            let lately = inbound.is_heard(now, REPORT_WHILE_RECEIVED);
             let (due, next_at) = self.control.reporting[slot].poll(now, kind, inbound.ssrc);
-            next = next.min(next_at);
-            if due && lately {
+            self.control.reports.set(slot, next_at);
+            if due {
                 blocks.extend(self.block(slot, now, streams));
             }
         }
+        self.control.taken = taken;
         let control = &mut *self.control;
         for blocks in blocks.chunks(rtcp::REPORT_BLOCKS_MAX) {
             let mut compound = Vec::with_capacity(64);
@@ -562,7 +579,6 @@ impl SrtpReceiver {
             }
             send(&mut control.sealer, &compound, to, outbox);
         }
-        next
     }
 
     /// Asks for keyframes of these streams.
@@ -584,6 +600,12 @@ impl SrtpReceiver {
     pub(super) fn switched(&mut self) {
         self.remote = None;
     }
+}
+
+/// Where the video stream is that estimates go out with: the first of which something came, also
+/// while it pauses (libwebrtc's `PacketRouter` takes the first receiver as well).
+fn carrier(inbound: &[Inbound]) -> Option<usize> {
+    inbound.iter().position(|inbound| inbound.is_primary() && inbound.is_video())
 }
 
 fn send(

@@ -54,20 +54,26 @@ impl Accepted<'_> {
     }
 }
 
-/// One received stream.
+/// One received stream. What each packet touches lies in front.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Stream {
-    pub(super) ssrc: u32,
-    pub(super) rtx: Option<u32>,
-    pub(super) mid: Arc<str>,
     pub(super) kind: MediaKind,
-    pub(super) track_id: Option<Arc<str>>,
-    /// Counts the streams of a peer.
-    id: u32,
     payload_type: Option<u8>,
+    /// There is a gap whose deadline is waited for.
+    pub(super) waits_for_gap: bool,
+    /// A keyframe was wanted when it was asked last.
+    keyframe_wanted: bool,
+    pub(super) recorder: Option<Box<Recorder>>,
     pub(super) ledger: StreamLedger,
     keyframe_requests: KeyframeRequests,
     pub(super) nacks: NackList,
+    pub(super) ssrc: u32,
+    pub(super) rtx: Option<u32>,
+    /// Counts the streams of a peer.
+    id: u32,
+    pub(super) mid: Arc<str>,
+    pub(super) track_id: Option<Arc<str>>,
     /// NACKs sent in the measured window.
     pub(super) nack_sent: u64,
     /// REMBs that went out with reports on it, and transport-wide reports about it, in the measured
@@ -77,14 +83,24 @@ pub(super) struct Stream {
     sender_report: Option<(u64, Arrival)>,
     /// The sender's count and ours at the first and at the last report of the measured window.
     sender_marks: Option<[SenderMark; 2]>,
-    pub(super) recorder: Option<Box<Recorder>>,
 }
 
 /// Counts when a sender report came.
 #[derive(Debug, Clone, Copy)]
 struct SenderMark {
     sent: u64,
-    packets: PacketCounters,
+    /// Sequence numbers from the first to the highest.
+    span: u64,
+    padding_only: u64,
+    missing: u64,
+    reordered: u64,
+}
+
+impl SenderMark {
+    fn new(sent: u64, packets: &PacketCounters) -> Self {
+        let &PacketCounters { expected, padding_only, missing, reordered, .. } = packets;
+        Self { sent, span: expected + padding_only, padding_only, missing, reordered }
+    }
 }
 
 #[derive(Debug)]
@@ -117,6 +133,8 @@ impl Stream {
                 interval: PLI_INTERVAL_MIN,
                 sent: 0,
             },
+            waits_for_gap: false,
+            keyframe_wanted: false,
             nacks: NackList::default(),
             nack_sent: 0,
             remb_sent: 0,
@@ -130,7 +148,7 @@ impl Stream {
     /// The sender says how many packets it has sent.
     pub(super) fn set_sender_report(&mut self, packets: u64, at: Arrival) {
         self.sender_report = Some((packets, at));
-        let mark = SenderMark { sent: packets, packets: self.ledger.packets() };
+        let mark = SenderMark::new(packets, &self.ledger.packets());
         let first = self.sender_marks.map_or(mark, |[first, _]| first);
         self.sender_marks = Some([first, mark]);
     }
@@ -254,13 +272,26 @@ impl Stream {
         self.release_frames(outbox);
     }
 
+    /// It waits for something, or did until now.
+    #[inline]
+    pub(super) fn may_be_due(&self) -> bool {
+        let waits = self.waits_for_gap || self.ledger.sequences.next_deadline().is_some();
+        waits || self.is_keyframe_wanted()
+    }
+
+    /// [`Self::poll_keyframe_request`] has something to say: a keyframe is wanted, or was until now.
+    pub(super) fn is_keyframe_wanted(&self) -> bool {
+        self.keyframe_wanted || self.ledger.keyframe_wanted()
+    }
+
     pub(super) fn poll_keyframe_request(
         &mut self,
         now: Instant,
         due: &mut Vec<u32>,
     ) -> Option<Instant> {
         let requests = &mut self.keyframe_requests;
-        if !self.ledger.keyframe_wanted() {
+        self.keyframe_wanted = self.ledger.keyframe_wanted();
+        if !self.keyframe_wanted {
             requests.interval = PLI_INTERVAL_MIN;
             return None;
         }
@@ -313,15 +344,13 @@ impl Stream {
         let [first, last] = self.sender_marks?;
         // The field has 32 bits and wraps (RFC 3550 §6.4.1).
         let sent = u64::from((last.sent as u32).wrapping_sub(first.sent as u32));
-        let grown = |part: fn(&PacketCounters) -> u64| {
-            part(&last.packets).saturating_sub(part(&first.packets))
-        };
+        let grown = |part: fn(&SenderMark) -> u64| part(&last).saturating_sub(part(&first));
         (sent > 0).then(|| SenderWindow {
             sent,
-            span: grown(|packets| packets.expected + packets.padding_only),
-            padding_only: grown(|packets| packets.padding_only),
+            span: grown(|mark| mark.span),
+            padding_only: grown(|mark| mark.padding_only),
             // What came after a higher number was sent, and arrived.
-            missing: grown(|packets| packets.missing).saturating_sub(grown(|p| p.reordered)),
+            missing: grown(|mark| mark.missing).saturating_sub(grown(|mark| mark.reordered)),
         })
     }
 

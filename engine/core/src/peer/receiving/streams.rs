@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
 use stampede_media::{AssemblerPacket, Red};
 use stampede_sdp::{Description, Media, StreamSsrc};
 
+use super::due::DueQueue;
+use super::routes::{Route, Routes};
 use super::stream::{Accepted, Stream};
 use super::tracks::TrackStates;
 use crate::accounting::{
@@ -23,11 +24,17 @@ use crate::{Arrival, Capture, MediaCounters, MediaKind, PeerEvent, PeerUpdate, S
 /// the oldest is forgotten, and reads as a gap; it is taken once a second.
 const CLOSED_COVERS_MAX: usize = 256;
 
-/// Where an SSRC belongs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
-    pub(super) stream: usize,
-    pub(super) via: Via,
+/// Which stream has something to do, and when: no other is looked at.
+#[derive(Debug, Default)]
+struct Due {
+    /// Its oldest gap is given up.
+    gaps: DueQueue,
+    /// It is to be asked whether a keyframe is wanted.
+    keyframes: DueQueue,
+    /// A NACK may be sent.
+    nacks: DueQueue,
+    /// Indices of those that are; kept to save allocations.
+    taken: Vec<u32>,
 }
 
 /// All received streams of a peer.
@@ -38,7 +45,8 @@ pub(in crate::peer) struct Streams {
     /// The flight recorder, if this peer is tapped.
     pub(in crate::peer) capture: Option<Box<Capture>>,
     pub(super) streams: Vec<Stream>,
-    routes: FxHashMap<u32, Route>,
+    due: Due,
+    routes: Routes,
     closed: Vec<StreamReport>,
     /// What nobody has taken yet of streams that were closed.
     closed_covers: VecDeque<StreamCover>,
@@ -66,7 +74,8 @@ impl Streams {
             recording,
             capture: None,
             streams: Vec::new(),
-            routes: FxHashMap::default(),
+            due: Due::default(),
+            routes: Routes::default(),
             closed: Vec::new(),
             closed_covers: VecDeque::new(),
             closed_video: MediaCounters::default(),
@@ -84,7 +93,12 @@ impl Streams {
     }
 
     pub(super) fn route(&self, ssrc: u32) -> Option<Route> {
-        self.routes.get(&ssrc).copied()
+        self.routes.get(ssrc)
+    }
+
+    /// The SSRC on which this stream is repaired, if there is one.
+    pub(super) fn rtx(&self, route: Route) -> Option<u32> {
+        self.streams.get(route.index())?.rtx
     }
 
     /// Brings the streams in line with an offer.
@@ -113,6 +127,8 @@ impl Streams {
             let stream = self.streams.swap_remove(index);
             self.close_stream(stream, now, outbox);
         }
+        let offered = sent_media(offer).map(|(_, media)| media.ssrcs.len()).sum::<usize>();
+        self.streams.reserve_exact(offered.saturating_sub(self.streams.len()));
         for (kind, media) in sent_media(offer) {
             let mapped = mid_to_track_id.iter().find(|(mid, _)| *mid == media.mid);
             let track = mapped.map(|(_, track)| track.as_str()).or(media.track_id);
@@ -128,7 +144,7 @@ impl Streams {
                 }
             }
         }
-        self.rebuild_routes();
+        self.rebuild_routes(now);
     }
 
     /// A packet that its MID extension maps to an SSRC that no offer named.
@@ -141,7 +157,7 @@ impl Streams {
         outbox: &mut Outbox,
     ) -> Option<Route> {
         if let Some(route) = self.route(main_ssrc).filter(|_| header_ssrc != main_ssrc) {
-            self.streams.get_mut(route.stream)?.rtx = Some(header_ssrc);
+            self.streams.get_mut(route.index())?.rtx = Some(header_ssrc);
         } else {
             // The sender changed its SSRC.
             let mid = mid?;
@@ -152,7 +168,7 @@ impl Streams {
             let rtx = (header_ssrc != main_ssrc).then_some(header_ssrc);
             self.open_stream(main_ssrc, rtx, mid, kind, track.as_deref());
         }
-        self.rebuild_routes();
+        self.rebuild_routes(now);
         self.route(header_ssrc)
     }
 
@@ -195,13 +211,53 @@ impl Streams {
         }
     }
 
-    fn rebuild_routes(&mut self) {
-        self.routes.clear();
-        for (index, stream) in self.streams.iter().enumerate() {
-            self.routes.insert(stream.ssrc, Route { stream: index, via: Via::Primary });
-            if let Some(rtx) = stream.rtx {
-                self.routes.insert(rtx, Route { stream: index, via: Via::Rtx });
+    /// Streams came or went, or have other places now.
+    fn rebuild_routes(&mut self, now: Instant) {
+        let ssrcs = self.streams.iter().map(|stream| (stream.ssrc, stream.rtx));
+        self.routes = ssrcs.collect();
+        self.look_at_all(now);
+    }
+
+    /// Asks each stream when it has something to do, now or later.
+    fn look_at_all(&mut self, now: Instant) {
+        let Due { gaps, keyframes, nacks, .. } = &mut self.due;
+        gaps.clear();
+        keyframes.clear();
+        nacks.clear();
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            let deadline = stream.ledger.sequences.next_deadline();
+            stream.waits_for_gap = deadline.is_some();
+            if let Some(deadline) = deadline {
+                gaps.set(index, deadline);
             }
+            if stream.is_keyframe_wanted() {
+                keyframes.set(index, now);
+            }
+            if !stream.nacks.is_empty() {
+                nacks.set(index, now);
+            }
+        }
+    }
+
+    /// Something came of this stream, or was given up: it may have something to do that it had not.
+    #[inline]
+    pub(super) fn look_at_due(&mut self, index: usize, at: Instant) {
+        if self.streams.get(index).is_some_and(Stream::may_be_due) {
+            self.enter_due(index, at);
+        }
+    }
+
+    fn enter_due(&mut self, index: usize, at: Instant) {
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        let deadline = stream.ledger.sequences.next_deadline();
+        if let Some(deadline) = deadline {
+            self.due.gaps.set(index, deadline);
+        } else if stream.waits_for_gap {
+            self.due.gaps.unset(index);
+        }
+        stream.waits_for_gap = deadline.is_some();
+        if stream.is_keyframe_wanted() {
+            self.due.keyframes.set(index, at);
         }
     }
 
@@ -209,12 +265,17 @@ impl Streams {
     pub(super) fn accept(
         &mut self,
         route: Route,
-        mut packet: Accepted<'_>,
+        packet: Accepted<'_>,
         at: Arrival,
         outbox: &mut Outbox,
     ) {
+        self.enter(route, packet, at, outbox);
+        self.look_at_due(route.index(), at.instant);
+    }
+
+    fn enter(&mut self, route: Route, mut packet: Accepted<'_>, at: Arrival, outbox: &mut Outbox) {
         let recording = self.recording;
-        let Some(stream) = self.streams.get_mut(route.stream) else { return };
+        let Some(stream) = self.streams.get_mut(route.index()) else { return };
         stream.learn_codec(packet.format, recording, outbox);
         if let Some(capture) = &mut self.capture {
             let repaired = route.via == Via::Rtx;
@@ -279,7 +340,7 @@ impl Streams {
             outbox.event(PeerEvent::FirstPacket { kind: stream.kind, at });
         }
         if self.looked_at[stream.kind as usize] {
-            self.look_at(route.stream, outbox);
+            self.look_at(route.index(), outbox);
         }
     }
 
@@ -327,7 +388,7 @@ impl Streams {
         outbox: &mut Outbox,
     ) -> bool {
         let highest = |streams: &Self| {
-            streams.streams.get(route.stream).and_then(|s| s.ledger.sequences.highest())
+            streams.streams.get(route.index()).and_then(|s| s.ledger.sequences.highest())
         };
         let before = highest(self);
         self.accept(route, packet, at, outbox);
@@ -336,25 +397,26 @@ impl Streams {
         if after <= before + 1 || after - before > WINDOW_PACKETS {
             return false;
         }
-        let Some(stream) = self.streams.get_mut(route.stream) else { return false };
+        let Some(stream) = self.streams.get_mut(route.index()) else { return false };
         // Without RTX there is nobody to answer.
         if stream.rtx.is_none() {
             return false;
         }
         stream.nacks.passed_over(before + 1..after, at.instant);
+        self.due.nacks.set_by(route.index(), at.instant);
         true
     }
 
     /// What a sequence number of this stream would be if it arrived now.
     pub(super) fn placement(&self, route: Route, sequence: u16) -> Placement {
-        let stream = self.streams.get(route.stream);
+        let stream = self.streams.get(route.index());
         stream.map_or(Placement::Stale, |stream| stream.ledger.placement(sequence))
     }
 
     /// Counts a packet of the primary SSRC that needs no opening: a duplicate, or one too far
     /// behind to be told from a replay (RFC 3711 §3.3.2). False for all others.
     pub(super) fn refuse_known(&mut self, route: Route, sequence: u16) -> bool {
-        let Some(stream) = self.streams.get_mut(route.stream) else { return true };
+        let Some(stream) = self.streams.get_mut(route.index()) else { return true };
         match stream.ledger.placement(sequence) {
             Placement::Duplicate => stream.ledger.sequences.duplicate(),
             Placement::Stale => stream.ledger.sequences.stale(),
@@ -365,7 +427,7 @@ impl Streams {
 
     /// Counts an RTX packet that brought nothing; true.
     pub(super) fn refuse_rtx(&mut self, route: Route) -> bool {
-        if let Some(stream) = self.streams.get_mut(route.stream) {
+        if let Some(stream) = self.streams.get_mut(route.index()) {
             stream.ledger.sequences.rtx_redundant();
         }
         true
@@ -380,32 +442,35 @@ impl Streams {
         wanted: &mut Vec<u16>,
         send: &mut dyn FnMut(u32, Vec<u8>),
     ) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
-        for stream in self.streams.iter_mut().filter(|stream| !stream.nacks.is_empty()) {
+        let Due { nacks, taken, .. } = &mut self.due;
+        nacks.take_due(now, taken);
+        for index in taken.drain(..).map(|index| index as usize) {
+            let Some(stream) = self.streams.get_mut(index) else { continue };
             wanted.clear();
-            let at = stream.nacks.poll(now, &stream.ledger.sequences, wanted);
-            next = next.into_iter().chain(at).min();
+            if let Some(at) = stream.nacks.poll(now, &stream.ledger.sequences, wanted) {
+                nacks.set(index, at);
+            }
             let mut rest = wanted.as_slice();
             while !rest.is_empty() {
                 let mut nack = Vec::with_capacity(32);
-                let taken = rtcp::write_nack(&mut nack, sender, stream.ssrc, rest);
+                let written = rtcp::write_nack(&mut nack, sender, stream.ssrc, rest);
                 send(stream.ssrc, nack);
                 stream.nack_sent += 1;
-                rest = &rest[taken..];
+                rest = &rest[written..];
             }
         }
-        next
+        nacks.next()
     }
 
     /// What a receiver report says of a stream beside its sequence numbers.
     pub(super) fn jitter(&self, route: Route) -> Option<Duration> {
-        Some(self.streams.get(route.stream)?.ledger.jitter().unwrap_or_default())
+        Some(self.streams.get(route.index())?.ledger.jitter().unwrap_or_default())
     }
 
     /// Counts feedback that went out about this SSRC, whether it is of media or of RTX.
     pub(super) fn feedback_sent(&mut self, ssrc: u32, count: fn(&mut Stream) -> &mut u64) {
         let route = self.route(ssrc);
-        if let Some(stream) = route.and_then(|route| self.streams.get_mut(route.stream)) {
+        if let Some(stream) = route.and_then(|route| self.streams.get_mut(route.index())) {
             *count(stream) += 1;
         }
     }
@@ -417,31 +482,38 @@ impl Streams {
 
     /// Gives up on gaps that were due before `now`.
     pub(super) fn expire_gaps(&mut self, now: Instant, outbox: &mut Outbox) {
-        for index in 0..self.streams.len() {
-            let stream = &mut self.streams[index];
+        let mut taken = std::mem::take(&mut self.due.taken);
+        self.due.gaps.take_due(now, &mut taken);
+        for index in taken.drain(..).map(|index| index as usize) {
+            let Some(stream) = self.streams.get_mut(index) else { continue };
             if stream.ledger.sequences.next_deadline().is_some_and(|deadline| deadline < now) {
                 stream.expire_gaps(now, outbox);
                 if self.looked_at[stream.kind as usize] {
                     self.look_at(index, outbox);
                 }
             }
+            self.look_at_due(index, now);
         }
+        self.due.taken = taken;
     }
 
     /// When the oldest open gap of all streams is due.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.streams.iter().filter_map(|stream| stream.ledger.sequences.next_deadline()).min()
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        self.due.gaps.next()
     }
 
     /// SSRCs to send a PLI for now, and when to look again.
     pub(super) fn keyframe_requests(&mut self, now: Instant) -> (Vec<u32>, Option<Instant>) {
-        let mut due = Vec::new();
-        let mut next: Option<Instant> = None;
-        for stream in &mut self.streams {
-            let Some(at) = stream.poll_keyframe_request(now, &mut due) else { continue };
-            next = Some(next.map_or(at, |next| next.min(at)));
+        let mut ssrcs = Vec::new();
+        let Due { keyframes, taken, .. } = &mut self.due;
+        keyframes.take_due(now, taken);
+        for index in taken.drain(..).map(|index| index as usize) {
+            let Some(stream) = self.streams.get_mut(index) else { continue };
+            if let Some(at) = stream.poll_keyframe_request(now, &mut ssrcs) {
+                keyframes.set(index, at);
+            }
         }
-        (due, next)
+        (ssrcs, keyframes.next())
     }
 
     /// What signalling knows of a track.
@@ -460,7 +532,7 @@ impl Streams {
     /// A datagram of this SSRC was dropped on purpose.
     pub(in crate::peer) fn dropped_on_purpose(&mut self, ssrc: u32) {
         if let Some(route) = self.route(ssrc)
-            && let Some(stream) = self.streams.get_mut(route.stream)
+            && let Some(stream) = self.streams.get_mut(route.index())
         {
             stream.ledger.dropped_on_purpose();
         }
@@ -481,7 +553,9 @@ impl Streams {
     }
 
     pub(super) fn set_sender_report(&mut self, ssrc: u32, packets: u64, at: Arrival) {
-        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+        if let Some(route) = self.route(ssrc).filter(|route| route.via == Via::Primary)
+            && let Some(stream) = self.streams.get_mut(route.index())
+        {
             stream.set_sender_report(packets, at);
         }
     }
@@ -494,6 +568,7 @@ impl Streams {
         for stream in &mut self.streams {
             stream.begin_measuring(now);
         }
+        self.look_at_all(now);
     }
 
     pub(in crate::peer) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
