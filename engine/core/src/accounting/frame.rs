@@ -374,6 +374,10 @@ impl FrameLedger {
                     measured: packet.sequence >= self.measured_from,
                     info: self.references.as_ref()?.info(),
                 };
+                if self.open.capacity() == 0 {
+                    // Mostly one is open, and the next one begins.
+                    self.open.reserve_exact(2);
+                }
                 let index = self.open.partition_point(|frame| frame.low < packet.sequence);
                 self.open.insert(index, frame);
                 index
@@ -445,6 +449,9 @@ impl FrameLedger {
         let layer = references.layer(&head.info);
         self.keyframe_wanted = references.needs_keyframe();
         if complete {
+            if self.finished.capacity() == 0 {
+                self.finished.reserve_exact(1);
+            }
             self.finished.push_back(FinishedFrame {
                 timestamp,
                 last_sequence: head.high,

@@ -219,5 +219,5 @@ fn a_healthy_stream_is_small() {
     let fates = vec![Some(0); sent.len()];
     let (ledger, _) = run(&sent, &fates, 0);
     assert_eq!(ledger.frames().decodable, Some(3_000));
-    assert!(ledger.bytes() < 4_096, "{} bytes", ledger.bytes());
+    assert!(ledger.bytes() < 2_560, "{} bytes", ledger.bytes());
 }

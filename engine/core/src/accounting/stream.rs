@@ -47,22 +47,22 @@ pub struct MediaPacket<'a> {
 pub struct StreamLedger {
     codec: Option<Codec>,
     muted: bool,
+    /// A media packet has come, whenever.
+    received: bool,
+    picture: PictureSize,
+    /// RTP timestamp of the last packet of audio that came in order.
+    newest: u32,
+    /// Frames; `None` for audio and before the codec is known, which pay nothing for them.
+    pub frames: Option<Box<FrameLedger>>,
+    /// Of audio the time that packets cover; of video `frames` has it.
+    heard: Option<Box<Heard>>,
     jitter: JitterMeter,
-    first: Option<Arrival>,
     last: Option<Arrival>,
+    first: Option<Arrival>,
     samples: Vec<Sample>,
     /// Sequence numbers.
     pub sequences: SequenceLedger,
-    /// Frames; `None` for audio and before the codec is known.
-    pub frames: Option<FrameLedger>,
-    /// Of audio the time that packets cover; of video `frames` has it.
-    heard: Option<Box<Heard>>,
-    picture: PictureSize,
     latency: LatencyMeter,
-    /// A media packet has come, whenever.
-    received: bool,
-    /// RTP timestamp of the last packet of audio that came in order.
-    newest: u32,
     server_made: u64,
     /// The oldest PLI that no keyframe has answered yet.
     keyframe_asked: Option<Instant>,
@@ -102,7 +102,7 @@ impl StreamLedger {
         match &mut self.frames {
             Some(frames) if codec.is_video() => frames.change_codec(codec),
             frames => {
-                *frames = codec.is_video().then(|| FrameLedger::new(codec));
+                *frames = codec.is_video().then(|| Box::new(FrameLedger::new(codec)));
                 if let Some(frames) = frames {
                     frames.set_muted(self.muted, None);
                 }
@@ -378,7 +378,7 @@ impl StreamLedger {
 
     /// Freezes so far.
     pub fn freezes(&self) -> FreezeCounters {
-        self.frames.as_ref().map(FrameLedger::freezes).unwrap_or_default()
+        self.frames.as_deref().map(FrameLedger::freezes).unwrap_or_default()
     }
 
     /// What is known of the frames' latency so far.
@@ -445,18 +445,19 @@ impl StreamLedger {
 
     /// First complete keyframe.
     pub fn first_keyframe(&self) -> Option<Arrival> {
-        self.frames.as_ref().and_then(FrameLedger::first_keyframe)
+        self.frames.as_deref().and_then(FrameLedger::first_keyframe)
     }
 
     /// A real client would ask for a keyframe now.
     pub fn keyframe_wanted(&self) -> bool {
-        self.frames.as_ref().is_some_and(FrameLedger::keyframe_wanted)
+        self.frames.as_deref().is_some_and(FrameLedger::keyframe_wanted)
     }
 
     /// Bytes of this ledger, heap included.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        let frames = self.frames.as_ref().map_or(0, FrameLedger::heap_bytes);
+        let of_frames = |frames: &FrameLedger| size_of_val(frames) + frames.heap_bytes();
+        let frames = self.frames.as_deref().map_or(0, of_frames);
         let kept = self.kept.as_ref().map_or(0, VecDeque::capacity);
         size_of::<Self>()
             + self.sequences.heap_bytes()
@@ -475,7 +476,7 @@ impl StreamLedger {
     }
 
     fn finish_frames(&mut self) {
-        while let Some(frame) = self.frames.as_mut().and_then(FrameLedger::next_finished) {
+        while let Some(frame) = self.frames.as_deref_mut().and_then(FrameLedger::next_finished) {
             if let Some(kept) = &mut self.kept {
                 if kept.len() >= KEPT_FRAMES_MAX {
                     kept.pop_front();
