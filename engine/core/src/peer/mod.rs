@@ -336,7 +336,16 @@ impl Peer {
 
     /// Tells the peer the time; call it when the instant that [`Self::drain`] returned has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.closed {
+        if self.closed {
+            return;
+        }
+        // What a connection that stands only receives has due is done by the drain that follows, and
+        // str0m need not be asked.
+        let stands = self.is_connected() && self.ice_connected && self.relays.is_none();
+        let due = self.candidates_at.map_or(self.wake, |at| at.min(self.wake));
+        if stands && now < due && self.publishing.is_none() {
+            self.now = self.now.max(now);
+        } else {
             self.advance(now);
         }
     }

@@ -168,13 +168,13 @@ impl Cover {
         };
         let gap = at.saturating_duration_since(last);
         let at = at.max(last);
-        let media = frame.since(timestamp);
         if gap <= cover {
             // A repaired one is older than the last.
-            let newest = if media.is_zero() { timestamp } else { frame.timestamp };
+            let newest = if frame.is_after(timestamp) { frame.timestamp } else { timestamp };
             self.open = Some((from, at, newest));
             return false;
         }
+        let media = frame.since(timestamp);
         let own = gap.saturating_sub(media) <= OWN_GAP_SLACK.min(gap / 2);
         if pauses && own && !trouble.lost && !trouble.on_purpose && gap <= PAUSE_MAX {
             self.open = Some((from, at, frame.timestamp));
@@ -214,12 +214,16 @@ pub struct FrameTime {
 }
 
 impl FrameTime {
+    fn is_after(self, other: u32) -> bool {
+        self.timestamp.wrapping_sub(other).cast_signed() > 0
+    }
+
     /// From an earlier frame to this one; zero if it is not earlier.
     fn since(self, earlier: u32) -> Duration {
-        let ticks = self.timestamp.wrapping_sub(earlier);
-        if ticks >= 1 << 31 || self.clock_rate == 0 {
+        if !self.is_after(earlier) || self.clock_rate == 0 {
             return Duration::ZERO;
         }
+        let ticks = self.timestamp.wrapping_sub(earlier);
         Duration::from_secs_f64(f64::from(ticks) / f64::from(self.clock_rate))
     }
 }
