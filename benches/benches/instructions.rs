@@ -9,6 +9,10 @@
 //! `receive_reporting` of one that does as Chrome, by its own estimates (REMB) and by arrival times
 //! (TWCC): more is sent then, about every 220 and 62 ms.
 //!
+//! `receive_meeting` is of a peer that gets a video and a voice of each of 1, 15 or 60 others, a packet of
+//! both at a time, and is asked for its figures once a second: a visit costs by what came, not by how
+//! many streams there are.
+//!
 //! `send_media` is a turn of the embedded SFU's worker with one frame, a packet sent: numbers,
 //! header, encryption into the buffer of the send queue, and the ledger. `hear_estimates` is what
 //! comes back: an estimate with a receiver report. The kernel is in neither.
@@ -26,7 +30,10 @@ use std::time::{Duration, Instant};
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use receiving::{Pair, RUN, Sender, Sink, Stamps, arrival, connect, payloads, sender_addr};
+use receiving::{
+    Meeting, Pair, RUN, Sender, Sink, Stamps, TICKS_PER_S, Visit, arrival, connect, payloads,
+    sender_addr,
+};
 use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, Scratch};
 use stampede_sfu::bench_support::FanOut;
 
@@ -94,6 +101,43 @@ impl Receiving {
         };
         assert_eq!(told, expected);
     }
+}
+
+/// Seconds before the counted ones.
+const SECONDS_SETTLING: u64 = 2;
+
+/// A peer in a meeting, and what it is to receive.
+struct InMeeting {
+    meeting: Meeting,
+    visits: Vec<Visit>,
+}
+
+impl InMeeting {
+    fn new(streams: usize, seconds: u64) -> Self {
+        let options = PeerOptions::new(DtlsIdentity::generate().unwrap());
+        let mut meeting = Meeting::new(streams, &options);
+        let settling = meeting.seal(SECONDS_SETTLING * TICKS_PER_S);
+        settling.iter().for_each(|visit| meeting.receive(visit));
+        let visits = meeting.seal(seconds * TICKS_PER_S);
+        Self { meeting, visits }
+    }
+
+    fn receive(&mut self) {
+        self.visits.iter().for_each(|visit| self.meeting.receive(visit));
+    }
+
+    fn check(self) {
+        self.meeting.check();
+    }
+}
+
+/// Instructions of a packet in a meeting: one bound whatever the number of streams, for with 120 of them
+/// a packet costs what it does with 2.
+const MEETING: u64 = 4_050;
+
+/// Packets of a meeting.
+const fn spoken(streams: u64, seconds: u64) -> u64 {
+    streams * seconds * TICKS_PER_S
 }
 
 /// Subscribers that the SFU sends to.
@@ -185,6 +229,24 @@ fn receive_reporting(mut receiving: Receiving) -> Receiving {
     black_box(receiving)
 }
 
+#[library_benchmark]
+#[bench::of_2(
+    config = at_most(MEETING, spoken(2, 20)),
+    args = (2, 20), setup = InMeeting::new, teardown = InMeeting::check
+)]
+#[bench::of_30(
+    config = at_most(MEETING, spoken(30, 4)),
+    args = (30, 4), setup = InMeeting::new, teardown = InMeeting::check
+)]
+#[bench::of_120(
+    config = at_most(MEETING, spoken(120, 2)),
+    args = (120, 2), setup = InMeeting::new, teardown = InMeeting::check
+)]
+fn receive_meeting(mut meeting: InMeeting) -> InMeeting {
+    meeting.receive();
+    black_box(meeting)
+}
+
 #[library_benchmark(config = at_most(5_100, PACKETS_SENT))]
 #[bench::to_fifty(args = (SUBSCRIBERS,), setup = Sending::new, teardown = Sending::check)]
 fn send_media(mut sending: Sending) -> Sending {
@@ -201,7 +263,7 @@ fn hear_estimates(mut sending: Sending) -> Sending {
 
 library_benchmark_group!(
     name = receiving_peer,
-    benchmarks = [receive, receive_estimating, receive_reporting]
+    benchmarks = [receive, receive_estimating, receive_reporting, receive_meeting]
 );
 library_benchmark_group!(name = sending_sfu, benchmarks = [send_media, hear_estimates]);
 

@@ -6,6 +6,8 @@
 //!   caches when its packet comes.
 //! - `runs`: seven packets a peer at a time, drained after them, as a worker does that gathers a
 //!   few milliseconds.
+//! - `meeting`: of each of the other participants a video and a voice, a packet of both at a time; by
+//!   number of streams.
 //!
 //! Each packet can be received once, so the packets of a sample are sealed before it, untimed, by
 //! plain str0m senders. They are read from memory that no cache holds, which real ones are not:
@@ -21,7 +23,7 @@ mod receiving;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use receiving::{Pair, RUN, Sink, Stamps, arrival, connect, payloads, sender_addr};
+use receiving::{Meeting, Pair, RUN, Sink, Stamps, arrival, connect, payloads, sender_addr};
 use stampede_core::{Arrival, DtlsIdentity, PeerOptions, Scratch};
 
 /// Most packets sealed at a time.
@@ -95,6 +97,28 @@ impl Crowd {
     }
 }
 
+/// Peers in a meeting.
+const IN_MEETING: usize = 20;
+/// Packets of each stream sealed at a time.
+const TICKS: u64 = 10;
+
+/// How long at least `packets` packets take these, in turn; scaled to `packets`.
+fn meet(meetings: &mut [Meeting], packets: u64) -> Duration {
+    let (mut taken, mut received) = (Duration::ZERO, 0_u64);
+    while received < packets {
+        let sealed: Vec<_> = meetings.iter_mut().map(|meeting| meeting.seal(TICKS)).collect();
+        let begun = Instant::now();
+        for visit in 0..sealed[0].len() {
+            for (meeting, visits) in meetings.iter_mut().zip(&sealed) {
+                meeting.receive(&visits[visit]);
+            }
+        }
+        taken += begun.elapsed();
+        received += 2 * (meetings.len() * sealed[0].len()) as u64;
+    }
+    taken.mul_f64(packets as f64 / received as f64)
+}
+
 fn peer_receive(criterion: &mut Criterion) {
     let identity = DtlsIdentity::generate().unwrap();
     let mut group = criterion.benchmark_group("peer_receive");
@@ -111,6 +135,14 @@ fn peer_receive(criterion: &mut Criterion) {
             });
         }
         crowd.check();
+    }
+    for streams in [2, 30, 120] {
+        let mut meetings: Vec<_> =
+            (0..IN_MEETING).map(|_| Meeting::new(streams, &options)).collect();
+        group.bench_function(BenchmarkId::new("meeting", streams), |bench| {
+            bench.iter_custom(|packets| meet(&mut meetings, packets));
+        });
+        meetings.iter().for_each(Meeting::check);
     }
     group.finish();
 }

@@ -1,11 +1,14 @@
 //! A receiving peer and the plain str0m sender it is connected to, without sockets.
 
-#![allow(dead_code, reason = "not every bench uses all of it")]
+#![allow(dead_code, unused_imports, reason = "not every bench uses all of it")]
+
+mod meeting;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use meeting::{Meeting, TICKS_PER_S, Visit};
 use stampede_core::{
     Arrival, Peer, PeerEvent, PeerOptions, PeerSink, RecordedFrame, RecordedStream, Scratch,
 };
@@ -103,8 +106,20 @@ impl Stamps {
     }
 }
 
-/// Connects a peer and a sender.
+/// Connects a peer and a sender of one video.
 pub(crate) fn connect(start: Instant, options: &PeerOptions, stamps: Stamps) -> Pair {
+    let (peer, rtc, mids, peer_time) = establish(start, options, stamps, &[MediaKind::Video]);
+    Pair { peer, sender: Sender::new(rtc, mids[0]), peer_time }
+}
+
+/// Connects a peer and a str0m that has an m-line for each of these; gives back the m-lines' names and
+/// what the peer's part took.
+pub(crate) fn establish(
+    start: Instant,
+    options: &PeerOptions,
+    stamps: Stamps,
+    media: &[MediaKind],
+) -> (Peer, Rtc, Vec<Mid>, Duration) {
     let mut peer_time = Duration::ZERO;
     let mut peer =
         timed(&mut peer_time, || Peer::subscriber(start, peer_addr(), options, false).unwrap());
@@ -115,7 +130,8 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions, stamps: Stamps) -> 
         .build(start);
     rtc.add_local_candidate(Candidate::host(sender_addr(), "udp").unwrap()).unwrap();
     let mut changes = rtc.sdp_api();
-    let mid = changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    let add = |&kind: &MediaKind| changes.add_media(kind, Direction::SendOnly, None, None, None);
+    let mids: Vec<_> = media.iter().map(add).collect();
     let (offer, pending) = changes.apply().unwrap();
     let offer = offer.to_sdp_string();
     let answer = timed(&mut peer_time, || peer.accept_offer(start, &offer, &[]).unwrap());
@@ -142,7 +158,7 @@ pub(crate) fn connect(start: Instant, options: &PeerOptions, stamps: Stamps) -> 
             }
         }
     }
-    Pair { peer, sender: Sender::new(rtc, mid), peer_time }
+    (peer, rtc, mids, peer_time)
 }
 
 /// The payload type that was negotiated for a codec.
