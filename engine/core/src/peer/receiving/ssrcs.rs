@@ -1,7 +1,11 @@
 //! Where the SSRC of a packet is found.
 
-/// Multiplier of the hash (Knuth's golden ratio).
-const GOLDEN: u32 = 0x9e37_79b9;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+/// The odd multiplier of the hash, another one in each process: a server that could know it could name
+/// SSRCs that all fall into one cell (multiply-shift hashing of Dietzfelbinger et al.).
+static MULTIPLIER: LazyLock<u32> = LazyLock::new(|| RandomState::new().hash_one(0) as u32 | 1);
 /// In place of an index: the cell is free.
 const FREE: u32 = u32::MAX;
 /// Cells that a table begins with, as many as fit into a cache line.
@@ -21,15 +25,20 @@ pub(super) struct SsrcTable {
     /// A power of two of them.
     cells: Vec<Cell>,
     len: usize,
+    multiplier: u32,
 }
 
 impl Default for SsrcTable {
     fn default() -> Self {
-        Self { cells: vec![Cell { ssrc: 0, index: FREE }; CELLS_MIN], len: 0 }
+        Self::with_multiplier(*MULTIPLIER)
     }
 }
 
 impl SsrcTable {
+    fn with_multiplier(multiplier: u32) -> Self {
+        Self { cells: vec![Cell { ssrc: 0, index: FREE }; CELLS_MIN], len: 0, multiplier }
+    }
+
     /// The index of this SSRC.
     #[inline]
     pub(super) fn get(&self, ssrc: u32) -> Option<usize> {
@@ -72,8 +81,9 @@ impl SsrcTable {
     }
 
     fn first_cell(&self, ssrc: u32) -> usize {
-        // The high bits are the well mixed ones.
-        (ssrc.wrapping_mul(GOLDEN) >> 16) as usize & (self.cells.len() - 1)
+        // The high bits are the well mixed ones: as many as there are bits in a place.
+        let bits = self.cells.len().trailing_zeros();
+        (ssrc.wrapping_mul(self.multiplier) >> (u32::BITS - bits)) as usize
     }
 }
 
@@ -111,17 +121,22 @@ mod tests {
         }
     }
 
-    /// LiveKit draws them at random, others count up.
+    /// LiveKit draws them at random, others count up, in whichever of their bytes.
     #[test]
     fn neighbours_are_found_at_once() {
-        let table: SsrcTable = (0..240).map(|index| (1_000 + index as u32, index)).collect();
-        let probes = |ssrc: u32| {
-            let first = table.first_cell(ssrc);
-            let at = (0..)
-                .find(|step| table.cells[(first + step) & (table.cells.len() - 1)].ssrc == ssrc);
-            at.unwrap() + 1
-        };
-        let sum: usize = (1_000..1_240).map(probes).sum();
-        assert!(sum < 2 * 240, "{sum}");
+        for shift in [0, 8, 16, 24] {
+            // Knuth's golden ratio, so that this does not change from run to run.
+            let mut table = SsrcTable::with_multiplier(0x9e37_79b9);
+            let ssrcs: Vec<u32> = (0..240_u32).map(|count| 5 + (count << shift)).collect();
+            ssrcs.iter().enumerate().for_each(|(index, ssrc)| table.insert(*ssrc, index));
+            let probes = |ssrc: &u32| {
+                let first = table.first_cell(*ssrc);
+                let mask = table.cells.len() - 1;
+                let at = (0..).find(|step| table.cells[(first + step) & mask].ssrc == *ssrc);
+                at.unwrap() + 1
+            };
+            let sum: usize = ssrcs.iter().map(probes).sum();
+            assert!(sum < 3 * 240, "{shift}: {sum}");
+        }
     }
 }
