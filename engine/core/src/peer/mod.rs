@@ -339,8 +339,8 @@ impl Peer {
         if self.closed {
             return;
         }
-        // What a connection that stands only receives has due is done by the drain that follows, and
-        // str0m need not be asked.
+        // What a connection that stands and sends no media has due itself is done by the drain that
+        // follows; str0m, which has ICE, DTLS and SCTP, says in `wake` when it is to be asked.
         let stands = self.is_connected() && self.ice_connected && self.relays.is_none();
         let due = self.candidates_at.map_or(self.wake, |at| at.min(self.wake));
         if stands && now < due && self.publishing.is_none() {

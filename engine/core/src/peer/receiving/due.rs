@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Entries that are out of date, beyond two for each that is not, before they are thrown away.
+/// Entries that are out of date, beyond one for each that is not, before they are thrown away.
 const STALE_MAX: usize = 64;
 
 /// One moment for each of some indices, the soonest first.
 ///
 /// A moment that is replaced leaves its old entry behind, which is thrown away once it is in front.
-/// One that is added beyond [`STALE_MAX`] and twice as many entries as there are moments has the queue
-/// built anew from what is valid.
+/// One that is added beyond [`STALE_MAX`] and twice as many entries as there are moments has all of
+/// them thrown away.
 #[derive(Debug, Default)]
 pub(super) struct DueQueue {
     heap: BinaryHeap<Reverse<(Instant, u32)>>,
@@ -35,15 +35,19 @@ impl DueQueue {
         }
         self.heap.push(Reverse((at, index as u32)));
         if self.heap.len() > 2 * self.len + STALE_MAX {
-            let valid = self.due.iter().enumerate();
-            let valid = valid.filter_map(|(index, at)| Some(Reverse(((*at)?, index as u32))));
-            self.heap = valid.collect();
+            let mut entries = std::mem::take(&mut self.heap).into_vec();
+            let is_valid = |at, index: u32| self.due.get(index as usize) == Some(&Some(at));
+            entries.retain(|&Reverse((at, index))| is_valid(at, index));
+            // A moment that came back has two.
+            entries.sort_unstable();
+            entries.dedup();
+            self.heap = entries.into();
         }
     }
 
     /// This one is due then, or before if it was.
     pub(super) fn set_by(&mut self, index: usize, at: Instant) {
-        let before = self.due.get(index).copied().flatten();
+        let before = self.at(index);
         self.set(index, before.map_or(at, |before| before.min(at)));
     }
 
@@ -52,6 +56,11 @@ impl DueQueue {
         if self.due.get_mut(index).and_then(Option::take).is_some() {
             self.len -= 1;
         }
+    }
+
+    /// When this one is due.
+    pub(super) fn at(&self, index: usize) -> Option<Instant> {
+        self.due.get(index).copied().flatten()
     }
 
     /// When the first one is due.

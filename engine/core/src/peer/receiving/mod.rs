@@ -149,6 +149,7 @@ impl Receiving {
             srtp.request_keyframes(&ssrcs, outbox);
         }
         let feedback = srtp.poll(now, streams, outbox);
+        debug_assert!(streams.is_all_scheduled(), "what a stream has to do was forgotten");
         let expiry = streams.next_deadline().map(expiry);
         expiry.into_iter().chain(next_request).chain([feedback]).min()
     }

@@ -275,7 +275,7 @@ impl Reference {
                     at,
                     via: Via::Primary,
                 });
-                self.streams.look_at_due(route.index(), at.instant);
+                self.streams.schedule(route.index(), at.instant);
             }
             Placement::Stale | Placement::BeforeWindow => ledger.sequences.stale(),
             Placement::First | Placement::Ahead | Placement::Missing | Placement::Redundant => {

@@ -29,16 +29,30 @@ impl Routes {
     }
 }
 
-/// From the primary SSRC and that of RTX of each stream, in their order.
+/// From the primary SSRC and that of RTX of each stream, in their order. An SSRC that is both, by a
+/// description that is wrong, is the primary one.
 impl FromIterator<(u32, Option<u32>)> for Routes {
     fn from_iter<I: IntoIterator<Item = (u32, Option<u32>)>>(streams: I) -> Self {
-        let mut table = SsrcTable::default();
-        for (index, (ssrc, rtx)) in streams.into_iter().enumerate() {
-            table.insert(ssrc, index << 1);
-            if let Some(rtx) = rtx {
-                table.insert(rtx, index << 1 | 1);
-            }
+        let streams: Vec<_> = streams.into_iter().collect();
+        let rtx = streams.iter().enumerate();
+        let rtx = rtx.filter_map(|(index, (_, rtx))| Some(((*rtx)?, index << 1 | 1)));
+        let primary = streams.iter().enumerate().map(|(index, (ssrc, _))| (*ssrc, index << 1));
+        Self(rtx.chain(primary).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_primary_and_rtx_is_primary() {
+        for streams in [[(1, Some(2)), (2, Some(3))], [(2, Some(3)), (1, Some(2))]] {
+            let routes: Routes = streams.into_iter().collect();
+            let via = |ssrc| routes.get(ssrc).map(|route| (streams[route.index()].0, route.via));
+            assert_eq!(via(2), Some((2, Via::Primary)));
+            assert_eq!(via(3), Some((2, Via::Rtx)));
+            assert_eq!(via(4), None);
         }
-        Self(table)
     }
 }

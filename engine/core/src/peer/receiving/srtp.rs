@@ -52,8 +52,8 @@ struct Inbound {
     replay: u64,
     /// Distinct authentic packets.
     received: u64,
-    /// It has its turn in [`Control::reports`].
-    reported: bool,
+    /// It has a turn in [`Control::reports`].
+    has_turn: bool,
     /// When the latest of them came.
     last_at: Option<Instant>,
 }
@@ -240,8 +240,8 @@ impl SrtpReceiver {
             return;
         };
         inbound.authentic(index, at.instant);
-        if !inbound.reported && route.via == Via::Primary {
-            inbound.reported = true;
+        if !inbound.has_turn && route.via == Via::Primary {
+            inbound.has_turn = true;
             let due = self.control.reporting[slot].next_at().unwrap_or(at.instant);
             self.control.reports.set(slot, due);
             self.next_due = self.next_due.min(due);
@@ -324,7 +324,7 @@ impl SrtpReceiver {
             first: 0,
             replay: 0,
             received: 0,
-            reported: false,
+            has_turn: false,
             last_at: None,
         });
         self.control.reporting.push(Reporting::default());
@@ -338,9 +338,9 @@ impl SrtpReceiver {
         let Control { reports, reporting, .. } = &mut *self.control;
         reports.clear();
         for (slot, (inbound, reporting)) in self.inbound.iter_mut().zip(reporting).enumerate() {
-            let due = reporting.next_at().filter(|_| inbound.reported);
+            let due = reporting.next_at().filter(|_| inbound.has_turn);
             // One that was not asked yet has a turn with its next packet.
-            inbound.reported = due.is_some();
+            inbound.has_turn = due.is_some();
             due.into_iter().for_each(|at| reports.set(slot, at));
         }
     }
@@ -471,13 +471,13 @@ impl SrtpReceiver {
             streams.poll_nacks(now, control.ssrc, &mut control.wanted, &mut |ssrc, nack| {
                 nacks.push((ssrc, nack));
             });
+        let carrier = if nacks.is_empty() { None } else { carrier(&self.inbound) };
         for (ssrc, nack) in nacks {
             let (Some(feedback), Some(slot)) = (&self.feedback, self.by_ssrc.get(ssrc)) else {
                 send(&mut self.control.sealer, &nack, to, outbox);
                 continue;
             };
-            let estimate =
-                feedback.last_estimate().filter(|_| carrier(&self.inbound) == Some(slot));
+            let estimate = feedback.last_estimate().filter(|_| carrier == Some(slot));
             let mut compound = Vec::with_capacity(128);
             if !self.control.reduced_size {
                 self.put_report(&mut compound, slot, now, streams);
@@ -495,7 +495,12 @@ impl SrtpReceiver {
     /// heard.
     fn put_report(&mut self, out: &mut Vec<u8>, slot: usize, now: Instant, streams: &Streams) {
         let Some(route) = self.inbound[slot].route else { return };
-        let rtx = streams.rtx(route).and_then(|rtx| self.by_ssrc.get(rtx));
+        // Another stream may have the same SSRC, by a description that is wrong.
+        let is_its_rtx = |slot: &usize| {
+            let of = self.inbound[*slot].route;
+            of.is_some_and(|of| of.stream == route.stream && of.via == Via::Rtx)
+        };
+        let rtx = streams.rtx(route).and_then(|rtx| self.by_ssrc.get(rtx)).filter(is_its_rtx);
         let mut blocks = Vec::new();
         for slot in [Some(slot), rtx].into_iter().flatten() {
             if self.inbound[slot].is_heard(now, REPORT_WHILE_RECEIVED) {
@@ -505,6 +510,7 @@ impl SrtpReceiver {
         rtcp::write_receiver_report(out, self.control.ssrc, &blocks);
         let kind = if self.inbound[slot].is_video() { MediaKind::Video } else { MediaKind::Audio };
         let next_at = self.control.reporting[slot].put_off(now, kind);
+        self.inbound[slot].has_turn = true;
         self.control.reports.set(slot, next_at);
     }
 
@@ -554,13 +560,13 @@ impl SrtpReceiver {
             let inbound = &mut self.inbound[slot];
             let Some(format) = inbound.format.filter(|_| inbound.is_primary()) else {
                 // It has a turn again with its next packet.
-                inbound.reported = false;
+                inbound.has_turn = false;
                 continue;
             };
             let kind = if format.codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
             if !inbound.is_heard(now, REPORT_WHILE_RECEIVED) {
                 self.control.reporting[slot].rest();
-                inbound.reported = false;
+                inbound.has_turn = false;
                 continue;
             }
             let (due, next_at) = self.control.reporting[slot].poll(now, kind, inbound.ssrc);

@@ -89,7 +89,7 @@ pub(super) struct Stream {
 #[derive(Debug, Clone, Copy)]
 struct SenderMark {
     sent: u64,
-    /// Sequence numbers from the first to the highest.
+    /// What was expected so far, and padding.
     span: u64,
     padding_only: u64,
     missing: u64,
@@ -276,12 +276,17 @@ impl Stream {
     #[inline]
     pub(super) fn may_be_due(&self) -> bool {
         let waits = self.waits_for_gap || self.ledger.sequences.next_deadline().is_some();
-        waits || self.is_keyframe_wanted()
+        waits || self.keyframe_wanted || self.ledger.keyframe_wanted()
     }
 
-    /// [`Self::poll_keyframe_request`] has something to say: a keyframe is wanted, or was until now.
+    /// A keyframe is wanted.
     pub(super) fn is_keyframe_wanted(&self) -> bool {
-        self.keyframe_wanted || self.ledger.keyframe_wanted()
+        self.ledger.keyframe_wanted()
+    }
+
+    /// [`Self::poll_keyframe_request`] has not been told yet that a keyframe is wanted, or no longer.
+    pub(super) fn has_keyframe_news(&self) -> bool {
+        self.keyframe_wanted != self.ledger.keyframe_wanted()
     }
 
     pub(super) fn poll_keyframe_request(

@@ -23,6 +23,8 @@ use crate::{Arrival, Capture, MediaCounters, MediaKind, PeerEvent, PeerUpdate, S
 /// Most closed streams of which the time that they covered waits to be taken. At the maximum that of
 /// the oldest is forgotten, and reads as a gap; it is taken once a second.
 const CLOSED_COVERS_MAX: usize = 256;
+/// Room made for streams before they are opened; an offer may name one SSRC many times.
+const RESERVED_MAX: usize = 256;
 
 /// Which stream has something to do, and when: no other is looked at.
 #[derive(Debug, Default)]
@@ -128,7 +130,9 @@ impl Streams {
             self.close_stream(stream, now, outbox);
         }
         let offered = sent_media(offer).map(|(_, media)| media.ssrcs.len()).sum::<usize>();
-        self.streams.reserve_exact(offered.saturating_sub(self.streams.len()));
+        // SSRCs that several m-lines name open one stream.
+        let more = offered.saturating_sub(self.streams.len()).min(RESERVED_MAX);
+        self.streams.reserve_exact(more);
         for (kind, media) in sent_media(offer) {
             let mapped = mid_to_track_id.iter().find(|(mid, _)| *mid == media.mid);
             let track = mapped.map(|(_, track)| track.as_str()).or(media.track_id);
@@ -215,11 +219,11 @@ impl Streams {
     fn rebuild_routes(&mut self, now: Instant) {
         let ssrcs = self.streams.iter().map(|stream| (stream.ssrc, stream.rtx));
         self.routes = ssrcs.collect();
-        self.look_at_all(now);
+        self.schedule_all(now);
     }
 
     /// Asks each stream when it has something to do, now or later.
-    fn look_at_all(&mut self, now: Instant) {
+    fn schedule_all(&mut self, now: Instant) {
         let Due { gaps, keyframes, nacks, .. } = &mut self.due;
         gaps.clear();
         keyframes.clear();
@@ -230,7 +234,7 @@ impl Streams {
             if let Some(deadline) = deadline {
                 gaps.set(index, deadline);
             }
-            if stream.is_keyframe_wanted() {
+            if stream.is_keyframe_wanted() || stream.has_keyframe_news() {
                 keyframes.set(index, now);
             }
             if !stream.nacks.is_empty() {
@@ -241,13 +245,13 @@ impl Streams {
 
     /// Something came of this stream, or was given up: it may have something to do that it had not.
     #[inline]
-    pub(super) fn look_at_due(&mut self, index: usize, at: Instant) {
+    pub(super) fn schedule(&mut self, index: usize, at: Instant) {
         if self.streams.get(index).is_some_and(Stream::may_be_due) {
-            self.enter_due(index, at);
+            self.schedule_due(index, at);
         }
     }
 
-    fn enter_due(&mut self, index: usize, at: Instant) {
+    fn schedule_due(&mut self, index: usize, at: Instant) {
         let Some(stream) = self.streams.get_mut(index) else { return };
         let deadline = stream.ledger.sequences.next_deadline();
         if let Some(deadline) = deadline {
@@ -256,7 +260,10 @@ impl Streams {
             self.due.gaps.unset(index);
         }
         stream.waits_for_gap = deadline.is_some();
-        if stream.is_keyframe_wanted() {
+        // One that waits for the time of its next request goes on waiting.
+        if stream.has_keyframe_news()
+            || stream.is_keyframe_wanted() && self.due.keyframes.at(index).is_none()
+        {
             self.due.keyframes.set(index, at);
         }
     }
@@ -270,7 +277,7 @@ impl Streams {
         outbox: &mut Outbox,
     ) {
         self.enter(route, packet, at, outbox);
-        self.look_at_due(route.index(), at.instant);
+        self.schedule(route.index(), at.instant);
     }
 
     fn enter(&mut self, route: Route, mut packet: Accepted<'_>, at: Arrival, outbox: &mut Outbox) {
@@ -492,9 +499,18 @@ impl Streams {
                     self.look_at(index, outbox);
                 }
             }
-            self.look_at_due(index, now);
+            self.schedule(index, now);
         }
         self.due.taken = taken;
+    }
+
+    /// Nothing that any stream has to do is forgotten: this looks at all of them.
+    pub(super) fn is_all_scheduled(&self) -> bool {
+        self.streams.iter().enumerate().all(|(index, stream)| {
+            let gap = stream.ledger.sequences.next_deadline();
+            let nacks = stream.nacks.is_empty() || self.due.nacks.at(index).is_some();
+            gap == self.due.gaps.at(index) && nacks && !stream.has_keyframe_news()
+        })
     }
 
     /// When the oldest open gap of all streams is due.
@@ -568,7 +584,7 @@ impl Streams {
         for stream in &mut self.streams {
             stream.begin_measuring(now);
         }
-        self.look_at_all(now);
+        self.schedule_all(now);
     }
 
     pub(in crate::peer) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
