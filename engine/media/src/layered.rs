@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::clip::{ClipProblem, Codec};
-use crate::packetize::{self, Vp9Layer};
+use crate::packetize::{self, Ends, Vp9Layer};
 use crate::scalability::{Picture, ScalabilityMode, structure_bytes};
 use crate::{av1, vp9};
 
@@ -104,18 +104,20 @@ impl Cutter {
                 structure_bytes(self.mode, width, height).len() + KEY_PICTURE_RESERVE_BYTES
             }
         };
+        let is_last = spatial_id + 1 == self.mode.spatial_layers();
+        let ends = Ends { first: spatial_id == 0, last: is_last };
         if self.codec == Codec::Av1 {
-            return packetize::av1_layer(frame, first, reserved_bytes);
+            return packetize::av1_layer(frame, first, ends, reserved_bytes);
         }
         let structure = if first { self.vp9_structure() } else { Vec::new() };
         let layer = Vp9Layer {
             temporal_id,
             spatial_id: spatial_id as u8,
             key_picture,
-            for_upper_layer: key_picture && spatial_id + 1 < self.mode.spatial_layers(),
+            for_upper_layer: key_picture && !is_last,
             structure: &structure,
         };
-        packetize::vp9_layer(frame, layer, picture_id, tl0_pic_idx, reserved_bytes)
+        packetize::vp9_layer(frame, layer, picture_id, tl0_pic_idx, ends, reserved_bytes)
     }
 
     /// The scalability structure (RFC 9628 §4.2.1): sizes, and a group of four pictures.

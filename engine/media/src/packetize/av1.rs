@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
-use super::PAYLOAD_BYTES_MAX;
+use super::{Ends, PAYLOAD_BYTES_MAX, Room};
 use crate::av1::{HAS_SIZE, leb128_bytes, obu, obus, push_leb128};
 
-/// Cuts one temporal unit in low-overhead form into payloads, all but the last as long as each
-/// other or a byte shorter. Temporal delimiters, tile lists and padding are left out and OBUs lose
+/// Cuts one temporal unit in low-overhead form into payloads, such that its datagrams are all of one
+/// length but the last, or a byte shorter. Temporal delimiters, tile lists and padding are left out and OBUs lose
 /// their size fields (§5). `new_sequence` is N: a coded video sequence begins.
 ///
 /// Bytes behind the last whole OBU are left out too; files are checked before.
 pub fn av1(unit: &[u8], new_sequence: bool) -> Vec<Arc<[u8]>> {
-    av1_layer(unit, new_sequence, 0)
+    av1_layer(unit, new_sequence, Ends::BOTH, 0)
 }
 
-/// The same for the OBUs of one layer frame. Payloads are `reserved_bytes` shorter than they could
-/// be.
-pub fn av1_layer(unit: &[u8], new_sequence: bool, reserved_bytes: usize) -> Vec<Arc<[u8]>> {
+/// The same for the OBUs of one layer frame, which has these ends of its picture. Payloads are
+/// `reserved_bytes` shorter than they could be.
+pub fn av1_layer(
+    unit: &[u8],
+    new_sequence: bool,
+    ends: Ends,
+    reserved_bytes: usize,
+) -> Vec<Arc<[u8]>> {
     let elements: Vec<Vec<u8>> = obus(unit)
         .map_while(Result::ok)
         .filter(|obu| {
@@ -29,8 +34,13 @@ pub fn av1_layer(unit: &[u8], new_sequence: bool, reserved_bytes: usize) -> Vec<
             element
         })
         .collect();
-    let total: usize = elements.iter().map(|element| element.len() + 3).sum();
-    let room = super::even_chunk_bytes(total, PAYLOAD_BYTES_MAX - 1 - reserved_bytes);
+    // Each has a length but the last; of more than W counts, parts of one may have a length each.
+    let lengths: usize = match elements.len() > COUNTED_MAX {
+        true => 3 * elements.len(),
+        false => elements.iter().rev().skip(1).map(|it| leb128_bytes(it.len())).sum(),
+    };
+    let total = elements.iter().map(Vec::len).sum::<usize>() + lengths;
+    let room = Room::of(PAYLOAD_BYTES_MAX - 1 - reserved_bytes, ends).even(total);
     let mut packer = Packer { room, payloads: Vec::new(), parts: Vec::new(), filled: 0 };
     for (index, element) in elements.iter().enumerate() {
         packer.element(element, index + 1 == elements.len());
@@ -51,8 +61,8 @@ const COUNTED_MAX: usize = 3;
 /// livekit-server 1.13.5 takes a payload with W = 0 for no keyframe, and forwards nothing before one
 /// (mediatransportutil pkg/codec/keyframe.go).
 struct Packer<'a> {
-    /// Bytes for elements in each payload.
-    room: usize,
+    /// For elements in each payload.
+    room: Room,
     payloads: Vec<Vec<u8>>,
     parts: Vec<&'a [u8]>,
     filled: usize,
@@ -61,7 +71,7 @@ struct Packer<'a> {
 impl<'a> Packer<'a> {
     fn element(&mut self, mut element: &'a [u8], last: bool) {
         loop {
-            let left = self.room - self.filled;
+            let left = self.room.of_packet(self.payloads.is_empty()) - self.filled;
             let with_length = leb128_bytes(element.len()) + element.len();
             // As the one that reaches the end of payload or unit it needs no length.
             if self.parts.len() < COUNTED_MAX && (with_length > left || last) {
@@ -122,6 +132,8 @@ impl<'a> Packer<'a> {
 mod tests {
     use super::*;
     use crate::av1::{Payload, assemble};
+    use crate::packetize::LAST_PACKET_EXTRA_BYTES;
+    use crate::packetize::tests::assert_even;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -140,9 +152,8 @@ mod tests {
         let whole = unit(&[(1, vec![1; 11]), (6, vec![2; 4_000])]);
         let payloads = av1(&whole, true);
         let lengths: Vec<_> = payloads.iter().map(|payload| payload.len()).collect();
-        println!("{lengths:?}");
-        assert_eq!(payloads.len(), 4);
-        assert!(lengths[..3].iter().all(|&len| lengths[0] - len <= 1) && lengths[3] <= lengths[0]);
+        // The first and the last have 8 and 15 bytes besides.
+        assert_eq!(lengths, [1_003, 1_011, 1_011, 993]);
         // Y, W = 2, N; the sequence header with its length, then the frame without.
         assert_eq!(payloads[0][..3], [0x68, 12, 0x08]);
         assert_eq!(payloads[0][14], 0x30);
@@ -163,6 +174,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_frame_is_even(header in 0..20_usize, len in 1..60_000_usize) {
+            let frame = (6, vec![2; len]);
+            let whole = match header {
+                0 => unit(&[frame]),
+                _ => unit(&[(1, vec![1; header]), frame]),
+            };
+            assert_even(&av1(&whole, header > 0), Ends::BOTH);
+        }
+
+        #[test]
         fn what_is_cut_comes_back(
             obus in vec((prop_oneof![Just(1_u8), 3..8_u8], vec(any::<u8>(), 0..3_000)), 1..7),
             new_sequence: bool,
@@ -170,7 +191,8 @@ mod tests {
             let whole = unit(&obus);
             let payloads = av1(&whole, new_sequence);
             for (index, payload) in payloads.iter().enumerate() {
-                prop_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
+                let behind = if index + 1 == payloads.len() { LAST_PACKET_EXTRA_BYTES } else { 0 };
+                prop_assert!(payload.len() + behind <= PAYLOAD_BYTES_MAX);
                 let parsed = Payload::parse(payload).unwrap();
                 prop_assert_eq!(parsed.new_sequence, new_sequence && index == 0);
             }

@@ -29,7 +29,8 @@ pub fn h265(units: &[&[u8]]) -> Vec<Arc<[u8]>> {
 mod tests {
     use super::*;
     use crate::h265::{Head, Summary, append_annex_b};
-    use crate::packetize::PAYLOAD_BYTES_MAX;
+    use crate::packetize::tests::assert_even;
+    use crate::packetize::{Ends, LAST_PACKET_EXTRA_BYTES, PAYLOAD_BYTES_MAX};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -42,12 +43,22 @@ mod tests {
         assert_eq!(payloads[0][..], sets);
         assert_eq!(Summary::of(&payloads[0]).unwrap().head, Some(Head::VideoParameters));
         let lengths: Vec<_> = payloads[1..].iter().map(|payload| payload.len()).collect();
-        assert_eq!(lengths, [1_004, 1_004, 1_002]);
+        assert_eq!(lengths, [1_009, 1_009, 992]);
         assert_eq!(payloads[1][..4], [0x62, 1, 0x93, 0xaf]);
         assert_eq!(payloads[3][..3], [0x62, 1, 0x53]);
     }
 
     proptest! {
+        #[test]
+        fn a_slice_is_even(len in 3..60_000_usize) {
+            let slice = vec![0x02; len];
+            assert_even(&h265(&[&slice]), Ends::BOTH);
+            // Behind parameter sets it has the end alone.
+            let sets = vec![0x42; 1_150];
+            let payloads = h265(&[&sets, &slice]);
+            assert_even(&payloads[2..], Ends { first: false, last: true });
+        }
+
         #[test]
         fn what_is_cut_comes_back(
             units in vec((0..48_u8, 1..7_u8, vec(any::<u8>(), 1..4_000)), 1..8),
@@ -57,7 +68,10 @@ mod tests {
                 units.map(|(kind, tid, data)| [vec![kind << 1, tid], data].concat()).collect();
             let slices: Vec<&[u8]> = units.iter().map(Vec::as_slice).collect();
             let mut joined = Vec::new();
-            for payload in h265(&slices) {
+            let payloads = h265(&slices);
+            let last = payloads.last().map_or(0, |payload| payload.len());
+            prop_assert!(last + LAST_PACKET_EXTRA_BYTES <= PAYLOAD_BYTES_MAX);
+            for payload in payloads {
                 prop_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
                 append_annex_b(&payload, &mut joined).unwrap();
             }

@@ -5,6 +5,7 @@
 //! one short last packet instead of even ones.
 
 mod av1;
+mod even;
 mod h264;
 mod h265;
 mod nal_units;
@@ -12,26 +13,30 @@ mod vp9;
 
 use std::sync::Arc;
 
+use even::Room;
+
 pub use av1::{av1, av1_layer};
+pub use even::{Ends, FIRST_PACKET_EXTRA_BYTES, LAST_PACKET_EXTRA_BYTES};
 pub use h264::h264;
 pub use h265::h265;
 pub use vp9::{VP9_DESCRIPTOR_BYTES, Vp9Layer, vp9, vp9_layer};
 
-/// Longest RTP payload made. Around it come 12 bytes of RTP header, up to 20 of header extensions,
-/// 16 of SRTP tag and 2 of RTX, so that datagrams stay below 1,200 bytes.
+/// Longest RTP payload sent: of a picture's first packet with what its header is longer by than
+/// the others' ([`FIRST_PACKET_EXTRA_BYTES`]), of its last one with the trailer behind it
+/// ([`LAST_PACKET_EXTRA_BYTES`]). Around it come 12 bytes of RTP header, up to 20 of header
+/// extensions, 16 of SRTP tag and 2 of RTX, so that datagrams stay below 1,200 bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1_140;
 /// Length of the VP8 payload descriptor every packet of a clip starts with.
 pub const VP8_DESCRIPTOR_BYTES: usize = 6;
 
 /// Cuts one VP8 frame into payloads (RFC 7741 §4.2, §4.4): X with I (15 bits), L and T, TID 0.
 ///
-/// All payloads but the last have the same length and the last is hardly shorter: equal lengths
-/// let a frame leave as one GSO train, and spread a keyframe's bytes over no more packets than
-/// needed.
+/// Lengths are such that all datagrams of the frame are of one length, and the last one is hardly
+/// shorter: then they leave as one segment run (UDP GSO), and a keyframe's bytes are spread over
+/// no more packets than needed.
 pub fn vp8(frame: &[u8], picture_id: u16, tl0_pic_idx: u8) -> Vec<Arc<[u8]>> {
-    let chunk_bytes = even_chunk_bytes(frame.len(), PAYLOAD_BYTES_MAX - VP8_DESCRIPTOR_BYTES);
-    frame
-        .chunks(chunk_bytes)
+    let room = Room::of(PAYLOAD_BYTES_MAX - VP8_DESCRIPTOR_BYTES, Ends::BOTH);
+    room.cut(frame)
         .enumerate()
         .map(|(index, chunk)| {
             // X, and S on the first packet; PID stays 0, as libwebrtc sends it.
@@ -52,31 +57,31 @@ pub fn vp8(frame: &[u8], picture_id: u16, tl0_pic_idx: u8) -> Vec<Arc<[u8]>> {
         .collect()
 }
 
-/// Length of each part when `len` bytes go into as few parts as `room` allows, the last one hardly
-/// shorter; at least 1.
-fn even_chunk_bytes(len: usize, room: usize) -> usize {
-    let count = len.div_ceil(room).max(1);
-    len.div_ceil(count).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::vp8::Descriptor;
 
+    /// With what the ends of a picture have besides, all payloads are of one length but the last, which
+    /// may be shorter.
+    pub(super) fn assert_even(payloads: &[Arc<[u8]>], ends: Ends) {
+        let mut lengths: Vec<_> = payloads.iter().map(|payload| payload.len()).collect();
+        lengths[0] += if ends.first { FIRST_PACKET_EXTRA_BYTES } else { 0 };
+        *lengths.last_mut().unwrap() += if ends.last { LAST_PACKET_EXTRA_BYTES } else { 0 };
+        let (end, whole) = lengths.split_last().unwrap();
+        let longest = whole.first().unwrap_or(end);
+        assert!(whole.iter().all(|length| length == longest), "{lengths:?}");
+        assert!(end <= longest && *longest <= PAYLOAD_BYTES_MAX, "{lengths:?}");
+    }
+
     #[test]
-    fn payloads_are_even_and_short_enough() {
-        for len in [1usize, 2, 1_133, 1_134, 1_135, 2_268, 2_269, 8_750, 50_599, 300_001] {
-            let frame: Vec<u8> = (0..len).map(|byte| byte as u8).collect();
-            let payloads = vp8(&frame, 0x1234, 7);
-            let first = payloads[0].len();
-            assert_eq!(payloads.len(), len.div_ceil(PAYLOAD_BYTES_MAX - VP8_DESCRIPTOR_BYTES));
-            assert!(payloads.iter().all(|payload| payload.len() <= PAYLOAD_BYTES_MAX));
-            let (last, rest) = payloads.split_last().unwrap();
-            assert!(rest.iter().all(|payload| payload.len() == first) && last.len() <= first);
-            let joined: Vec<u8> = payloads.iter().flat_map(|p| p[6..].to_vec()).collect();
-            assert_eq!(joined, frame);
-        }
+    fn a_frame_of_720p_is_seven_even_packets() {
+        let lengths: Vec<_> = vp8(&[9; 7_000], 1, 1).iter().map(|payload| payload.len()).collect();
+        // 7,023 bytes with what the first and the last packet have besides.
+        assert_eq!(lengths, [1_002, 1_010, 1_010, 1_010, 1_010, 1_010, 990]);
+        assert_even(&vp8(&[9; 7_000], 1, 1), Ends::BOTH);
+        assert_eq!(vp8(&[9; 1_111], 1, 1).len(), 1);
+        assert_eq!(vp8(&[9; 1_112], 1, 1).len(), 2);
     }
 
     #[test]

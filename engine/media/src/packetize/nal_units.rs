@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::PAYLOAD_BYTES_MAX;
+use super::{Ends, PAYLOAD_BYTES_MAX, Room};
 
 /// The headers of one codec, `HEADER_BYTES` long.
 pub(super) struct Headers<const HEADER_BYTES: usize> {
@@ -15,23 +15,36 @@ pub(super) struct Headers<const HEADER_BYTES: usize> {
 
 impl<const HEADER_BYTES: usize> Headers<HEADER_BYTES> {
     /// Cuts one access unit, given as its NAL units, into payloads: small units that follow each
-    /// other share an aggregate, a unit too long for one payload becomes even fragments.
+    /// other share an aggregate, a unit too long for one payload becomes even fragments. What the
+    /// first and the last packet have besides is left room for as in libwebrtc
+    /// (`modules/rtp_rtcp/source/rtp_packetizer_h264.cc`).
     pub(super) fn pack<'a>(&self, units: impl Iterator<Item = &'a [u8]>) -> Vec<Arc<[u8]>> {
+        let units: Vec<_> = units.collect();
         let mut payloads = Vec::new();
-        let mut units = units.peekable();
-        let mut together: Vec<&[u8]> = Vec::new();
-        while let Some(unit) = units.next() {
-            if unit.len() > PAYLOAD_BYTES_MAX {
-                self.fragment(unit, &mut payloads);
+        let mut at = 0;
+        while let Some(unit) = units.get(at) {
+            // Of a payload of the units from here on to this one.
+            let room = |end: usize| {
+                Room::of(PAYLOAD_BYTES_MAX, Ends { first: at == 0, last: end == units.len() })
+            };
+            if unit.len() > room(at + 1).of_single() {
+                self.fragment(
+                    unit,
+                    Ends { first: at == 0, last: at + 1 == units.len() },
+                    &mut payloads,
+                );
+                at += 1;
                 continue;
             }
-            together.push(unit);
-            let taken = HEADER_BYTES + together.iter().map(|unit| 2 + unit.len()).sum::<usize>();
-            let fits = |next: &&[u8]| taken + 2 + next.len() <= PAYLOAD_BYTES_MAX;
-            if !units.peek().is_some_and(fits) {
-                payloads.push(self.aggregate(&together));
-                together.clear();
+            let (mut end, mut taken) = (at + 1, HEADER_BYTES + 2 + unit.len());
+            while let Some(next) = units.get(end)
+                && taken + 2 + next.len() <= room(end + 1).of_single()
+            {
+                taken += 2 + next.len();
+                end += 1;
             }
+            payloads.push(self.aggregate(&units[at..end]));
+            at = end;
         }
         payloads
     }
@@ -48,12 +61,12 @@ impl<const HEADER_BYTES: usize> Headers<HEADER_BYTES> {
         Arc::from(payload)
     }
 
-    fn fragment(&self, unit: &[u8], payloads: &mut Vec<Arc<[u8]>>) {
+    fn fragment(&self, unit: &[u8], ends: Ends, payloads: &mut Vec<Arc<[u8]>>) {
         let Some((&header, data)) = unit.split_first_chunk() else { return };
         let (header, kind) = (self.fragment)(header);
-        let chunk_bytes = super::even_chunk_bytes(data.len(), PAYLOAD_BYTES_MAX - HEADER_BYTES - 1);
-        let count = data.len().div_ceil(chunk_bytes);
-        for (index, chunk) in data.chunks(chunk_bytes).enumerate() {
+        let parts = Room::of(PAYLOAD_BYTES_MAX - HEADER_BYTES - 1, ends).cut(data);
+        let count = parts.len();
+        for (index, chunk) in parts.enumerate() {
             let start = u8::from(index == 0) << 7;
             let end = u8::from(index + 1 == count) << 6;
             let mut payload = Vec::with_capacity(HEADER_BYTES + 1 + chunk.len());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::PAYLOAD_BYTES_MAX;
+use super::{Ends, PAYLOAD_BYTES_MAX, Room};
 use crate::vp9::is_keyframe;
 
 /// Length of the payload descriptor every packet of a clip starts with.
@@ -32,15 +32,18 @@ pub struct Vp9Layer<'a> {
 pub fn vp9(frame: &[u8], picture_id: u16, tl0_pic_idx: u8) -> Vec<Arc<[u8]>> {
     let predicted = if is_keyframe(frame) { 0 } else { 0x40 };
     // Z: there is no higher spatial layer.
-    cut(frame, [0x01 | predicted, 0], (picture_id, tl0_pic_idx), &[], 0)
+    let room = room(Ends::BOTH, 0);
+    cut(frame, [0x01 | predicted, 0], (picture_id, tl0_pic_idx), &[], room)
 }
 
-/// The same for a layer frame. Payloads are `reserved_bytes` shorter than they could be.
+/// The same for a layer frame, which has these ends of its picture. Payloads are `reserved_bytes`
+/// shorter than they could be.
 pub fn vp9_layer(
     frame: &[u8],
     layer: Vp9Layer<'_>,
     picture_id: u16,
     tl0_pic_idx: u8,
+    ends: Ends,
     reserved_bytes: usize,
 ) -> Vec<Arc<[u8]>> {
     let predicted = if layer.key_picture { 0 } else { 0x40 };
@@ -49,7 +52,12 @@ pub fn vp9_layer(
     // layer's.
     let indices = layer.temporal_id << 5 | 0x10 | layer.spatial_id << 1 | inter_layer;
     let flags = predicted | u8::from(!layer.for_upper_layer);
-    cut(frame, [flags, indices], (picture_id, tl0_pic_idx), layer.structure, reserved_bytes)
+    let room = room(ends, reserved_bytes).less_in_first(layer.structure.len());
+    cut(frame, [flags, indices], (picture_id, tl0_pic_idx), layer.structure, room)
+}
+
+fn room(ends: Ends, reserved_bytes: usize) -> Room {
+    Room::of(PAYLOAD_BYTES_MAX - VP9_DESCRIPTOR_BYTES - reserved_bytes, ends)
 }
 
 /// `flags`: P and Z; `indices`: the layer indices.
@@ -58,13 +66,11 @@ fn cut(
     [flags, indices]: [u8; 2],
     (picture_id, tl0_pic_idx): (u16, u8),
     structure: &[u8],
-    reserved_bytes: usize,
+    room: Room,
 ) -> Vec<Arc<[u8]>> {
-    let taken = VP9_DESCRIPTOR_BYTES + structure.len() + reserved_bytes;
-    let chunk_bytes = super::even_chunk_bytes(frame.len(), PAYLOAD_BYTES_MAX - taken);
-    let count = frame.len().div_ceil(chunk_bytes);
-    frame
-        .chunks(chunk_bytes)
+    let parts = room.cut(frame);
+    let count = parts.len();
+    parts
         .enumerate()
         .map(|(index, chunk)| {
             let begin = u8::from(index == 0) << 3;
@@ -91,10 +97,30 @@ fn cut(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packetize::tests::assert_even;
     use crate::vp9::Descriptor;
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn layer_frames_are_even(
+            len in 1..30_000_usize,
+            first: bool,
+            last: bool,
+            structure in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let structure = if first { &structure[..] } else { &[] };
+            let layer = Vp9Layer {
+                temporal_id: 0,
+                spatial_id: 0,
+                key_picture: first,
+                for_upper_layer: !last,
+                structure,
+            };
+            let ends = Ends { first, last };
+            assert_even(&vp9_layer(&vec![7; len], layer, 1, 1, ends, 16), ends);
+        }
+
         #[test]
         fn what_is_cut_comes_back(
             frame in proptest::collection::vec(any::<u8>(), 1..9_000),
@@ -102,6 +128,7 @@ mod tests {
             tl0: u8,
         ) {
             let payloads = vp9(&frame, picture_id, tl0);
+            assert_even(&payloads, Ends::BOTH);
             let mut joined = Vec::new();
             for (index, payload) in payloads.iter().enumerate() {
                 let descriptor = Descriptor::parse(payload).unwrap();
@@ -112,7 +139,6 @@ mod tests {
                 prop_assert_eq!(descriptor.picture_id, Some(picture_id));
                 prop_assert_eq!(descriptor.tl0_pic_idx, Some(tl0));
                 prop_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
-                prop_assert!(payload.len() <= payloads[0].len());
                 joined.extend_from_slice(&payload[descriptor.len..]);
             }
             prop_assert_eq!(joined, frame);
