@@ -10,6 +10,8 @@ const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
 pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
 pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
+/// Bytes of a sender report without reception reports.
+const SENDER_REPORT_BYTES: usize = 28;
 /// Feedback message types.
 const NACK: u8 = 1;
 const PLI: u8 = 1;
@@ -30,6 +32,17 @@ pub(crate) struct ReportBlock {
     pub(crate) last_sr: u32,
     /// In 1/65,536 s.
     pub(crate) delay_since_last_sr: u32,
+}
+
+/// What a sender report says of a stream beside its NTP time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SenderInfo {
+    /// RTP time at the report's own NTP time.
+    pub(crate) rtp_time: u32,
+    /// Packets since the beginning, wrapping.
+    pub(crate) packets: u32,
+    /// Their payload bytes, wrapping.
+    pub(crate) octets: u32,
 }
 
 /// What of a sender report is used.
@@ -117,15 +130,47 @@ pub(crate) fn write_pli(out: &mut Vec<u8>, sender: u32, media: u32) {
     out.extend_from_slice(&media.to_be_bytes());
 }
 
-/// The sender reports of a compound packet. Reading stops at the first packet that is cut off.
-pub(crate) fn sender_reports(mut compound: &[u8]) -> impl Iterator<Item = SenderReport> {
-    let mut packets = std::iter::from_fn(move || {
+/// The packets of a compound one, each at least four bytes long. Reading stops at the first that is cut
+/// off.
+pub(crate) fn packets(mut compound: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
         let head = compound.first_chunk::<4>()?;
         let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
         let (packet, rest) = compound.split_at_checked(bytes)?;
         compound = rest;
         Some(packet)
-    });
+    })
+}
+
+/// Lets `said` fill in packets and octets, and the RTP time, of the sender reports of a compound packet
+/// whose SSRC it knows (RFC 3550 §6.4.1). True if there was one.
+pub(crate) fn fill_in_sender_reports(
+    compound: &mut [u8],
+    said: impl Fn(u32) -> Option<SenderInfo>,
+) -> bool {
+    let mut changed = false;
+    let mut at = 0;
+    while let Some(head) = compound.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+        let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let is_report = head[1] == SENDER_REPORT && bytes >= SENDER_REPORT_BYTES;
+        let Some(packet) = compound.get_mut(at..at + bytes) else { break };
+        at += bytes;
+        if !is_report {
+            continue;
+        }
+        let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
+        let Some(info) = said(ssrc) else { continue };
+        packet[16..20].copy_from_slice(&info.rtp_time.to_be_bytes());
+        packet[20..24].copy_from_slice(&info.packets.to_be_bytes());
+        packet[24..28].copy_from_slice(&info.octets.to_be_bytes());
+        changed = true;
+    }
+    changed
+}
+
+/// The sender reports of a compound packet. Reading stops at the first packet that is cut off.
+pub(crate) fn sender_reports(compound: &[u8]) -> impl Iterator<Item = SenderReport> {
+    let mut packets = packets(compound);
     std::iter::from_fn(move || {
         packets.by_ref().find_map(|packet| {
             let body = packet.get(4..28).filter(|_| packet[1] == SENDER_REPORT)?;
@@ -190,6 +235,30 @@ mod tests {
         let many: Vec<u16> = (0..1_000).map(|at| at * 20).collect();
         assert_eq!(write_nack(&mut out, 1, 2, &many), NACK_ENTRIES_MAX);
         assert_eq!(out.len(), 12 + 4 * NACK_ENTRIES_MAX);
+    }
+
+    #[test]
+    fn sender_reports_of_known_streams_are_filled_in() {
+        let report = |ssrc: u32| {
+            let mut report = vec![0x80, 200, 0, 6];
+            report.extend(ssrc.to_be_bytes());
+            report.extend([7; 20]);
+            report
+        };
+        let mut name = Vec::new();
+        write_cname(&mut name, 2, "x");
+        let mut compound = [report(1), name, report(2)].concat();
+        let before = compound.clone();
+        let info = SenderInfo { rtp_time: 0x0102_0304, packets: 3, octets: 4_000 };
+        assert!(!fill_in_sender_reports(&mut compound, |_| None));
+        assert_eq!(compound, before);
+        assert!(fill_in_sender_reports(&mut compound, |ssrc| (ssrc == 2).then_some(info)));
+        let at = compound.len() - 12;
+        assert_eq!(compound[..at], before[..at], "another stream's, and the NTP time");
+        assert_eq!(compound[at..], [1, 2, 3, 4, 0, 0, 0, 3, 0, 0, 0x0f, 0xa0]);
+        for end in 0..compound.len() {
+            fill_in_sender_reports(&mut compound[..end].to_vec(), |_| Some(info));
+        }
     }
 
     #[test]

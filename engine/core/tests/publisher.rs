@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "publisher/wire.rs"]
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +13,8 @@ use std::time::Instant;
 
 use common::*;
 use stampede_core::{
-    AudioOptions, BackupTrack, CreatePeerError, MediaKind, Peer, PeerEvent, PeerRole, PeerUpdate,
-    PublishLayer, PublishTrack, Sample, Slots, SpeakingTurns, TrackError,
+    AudioOptions, BackupTrack, CreatePeerError, MediaKind, Peer, PeerEvent, PeerOptions, PeerRole,
+    PeerUpdate, PublishLayer, PublishTrack, Sample, Slots, SpeakingTurns, TrackError,
 };
 use stampede_media::{
     AssemblerPacket, Codec, FrameAssembler, MediaClip, av1, builtin, h264, h265, vp9,
@@ -39,12 +41,16 @@ fn track(
 }
 
 fn connect(tracks: Vec<PublishTrack>) -> (Sim, String) {
+    connect_as(&options(), tracks)
+}
+
+fn connect_as(options: &PeerOptions, tracks: Vec<PublishTrack>) -> (Sim, String) {
     let start = Instant::now();
     let config = Rtc::builder()
         .set_extension(5, str0m::rtp::Extension::AbsoluteCaptureTime)
         .set_stats_interval(Some(Duration::from_secs(1)));
     let server = Server::new(start, config);
-    let peer = Peer::publisher(start, peer_addr(), &options(), tracks).unwrap();
+    let peer = Peer::publisher(start, peer_addr(), options, tracks).unwrap();
     let mut sim = Sim::new(start, peer, server);
     let text = sim.peer.create_offer(start, Slots::default(), true).unwrap();
     let offer = SdpOffer::from_sdp_string(&text).unwrap();

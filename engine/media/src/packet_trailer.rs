@@ -13,7 +13,7 @@
 
 /// Last bytes of a payload with a trailer.
 pub const MAGIC: [u8; 4] = *b"LKTS";
-/// Bytes that [`append`] adds.
+/// Bytes that [`of_timestamp`] has.
 pub const TIMESTAMP_TRAILER_BYTES: usize = TIMESTAMP_BYTES + ENVELOPE_BYTES;
 
 /// Trailer length and magic.
@@ -61,15 +61,19 @@ fn timestamp(mut elements: &[u8]) -> Option<u64> {
     None
 }
 
+/// A trailer of this timestamp.
+pub fn of_timestamp(timestamp_us: u64) -> [u8; TIMESTAMP_TRAILER_BYTES] {
+    let mut out = [0; TIMESTAMP_TRAILER_BYTES];
+    out[..2].copy_from_slice(&[TAG_TIMESTAMP ^ XOR, 8 ^ XOR]);
+    out[2..TIMESTAMP_BYTES].copy_from_slice(&(!timestamp_us).to_be_bytes());
+    out[TIMESTAMP_BYTES] = TIMESTAMP_TRAILER_BYTES as u8 ^ XOR;
+    out[TIMESTAMP_BYTES + 1..].copy_from_slice(&MAGIC);
+    out
+}
+
 /// The payload of a frame's last packet with a trailer of this timestamp behind it.
 pub fn append(payload: &[u8], timestamp_us: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(payload.len() + TIMESTAMP_TRAILER_BYTES);
-    out.extend_from_slice(payload);
-    out.extend_from_slice(&[TAG_TIMESTAMP ^ XOR, 8 ^ XOR]);
-    out.extend_from_slice(&(!timestamp_us).to_be_bytes());
-    out.push(TIMESTAMP_TRAILER_BYTES as u8 ^ XOR);
-    out.extend_from_slice(&MAGIC);
-    out
+    [payload, &of_timestamp(timestamp_us)].concat()
 }
 
 #[cfg(test)]

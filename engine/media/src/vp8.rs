@@ -95,6 +95,19 @@ impl Descriptor {
     }
 }
 
+/// Writes other numbers into a payload that has a 15-bit picture id and a TL0PICIDX; false, and
+/// nothing changed, if it has not.
+pub fn renumber(payload: &mut [u8], picture_id: u16, tl0_pic_idx: u8) -> bool {
+    // X; I and L; M (RFC 7741 §4.2).
+    let [0x80..=0xff, flags, high, low, tl0, ..] = payload else { return false };
+    if *flags & 0xc0 != 0xc0 || *high & 0x80 == 0 {
+        return false;
+    }
+    (*high, *low) = (0x80 | (picture_id >> 8) as u8, picture_id as u8);
+    *tl0 = tl0_pic_idx;
+    true
+}
+
 /// True if this RTP payload is the first packet of a keyframe. False for anything unreadable.
 pub fn is_keyframe_packet(payload: &[u8]) -> bool {
     Descriptor::parse(payload).is_ok_and(|descriptor| {
@@ -153,6 +166,26 @@ mod tests {
         assert_eq!(key_only.key_idx, Some(31));
         let bare = Descriptor::parse(&[0x10, 1]).unwrap();
         assert_eq!(bare, Descriptor { partition_start: true, len: 1, ..Descriptor::default() });
+    }
+
+    #[test]
+    fn numbers_are_written_where_they_stand() {
+        let mut payload = [0x90, 0xe0, 0x92, 0x34, 0x55, 0x20, 7];
+        assert!(renumber(&mut payload, 0x7fff, 9));
+        assert_eq!(payload, [0x90, 0xe0, 0xff, 0xff, 9, 0x20, 7]);
+        // No X, no picture id, no TL0PICIDX, one of seven bits, cut short.
+        for other in [
+            &[0x10, 0xe0, 0x92, 0x34, 0x55, 0][..],
+            &[0x90, 0x60, 0x92, 0x34, 0x55, 0],
+            &[0x90, 0xa0, 0x92, 0x34, 0x55, 0],
+            &[0x90, 0xe0, 0x12, 0x34, 0x55, 0],
+            &[0x90, 0xe0, 0x92, 0x34],
+            &[],
+        ] {
+            let mut payload = other.to_vec();
+            assert!(!renumber(&mut payload, 1, 1));
+            assert_eq!(payload, other);
+        }
     }
 
     #[test]

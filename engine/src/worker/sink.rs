@@ -43,6 +43,22 @@ impl PeerSink for Sink<'_> {
         }
     }
 
+    fn transmit_with(
+        &mut self,
+        via: LocalId,
+        destination: SocketAddr,
+        bytes: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
+        if let Some(Socket::Udp(socket)) = self.sockets.get(via) {
+            return self.backend.send_with(socket, destination, bytes, write);
+        }
+        let mut datagram = vec![0; bytes];
+        if write(&mut datagram) {
+            self.transmit(via, destination, &datagram);
+        }
+    }
+
     fn address(&mut self, request: AddressRequest) {
         self.address_requests.push(request);
     }

@@ -22,19 +22,18 @@ pub(super) fn common(options: &PeerOptions) -> RtcConfig {
         .set_ice_lite(false)
         .set_crypto_provider(options.identity.crypto.clone())
         .set_dtls_cert(options.identity.certificate.clone())
-        .set_stats_interval(Some(STATS_INTERVAL))
+        .set_stats_interval(None)
         .clear_codecs()
         .clear_extension_map()
-        // A subscriber sends no media, so it keeps nothing for retransmission; a publisher says
-        // how much it keeps.
+        // What str0m does not send it need not keep for retransmission.
         .set_send_buffer_audio(1)
         .set_send_buffer_video(1)
 }
 
-/// A subscriber. str0m sees no media of it (see the `answer` module), so there is nothing to keep
-/// statistics of, and its congestion feedback is our own (`crate::feedback`).
+/// A subscriber. str0m sees no media of it (see the `answer` module), and its congestion feedback is our
+/// own (`crate::feedback`).
 pub(super) fn subscriber(options: &PeerOptions) -> RtcConfig {
-    common(options).set_stats_interval(None)
+    common(options)
 }
 
 /// A peer that sends: Opus and the video codecs of its tracks, and the header extensions of a browser.
@@ -48,7 +47,11 @@ pub(super) fn publisher(
     let red = tracks.iter().any(|track| track.audio.red);
     let mut config = common(options).enable_opus(true, red);
     if options.adapt {
-        config = config.enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)));
+        // Then str0m sends, and counts what it is told of that.
+        config = config
+            .enable_bwe(Some(Bitrate::from(START_BITRATE_BPS)))
+            .set_stats_interval(Some(STATS_INTERVAL))
+            .set_send_buffer_video(options.retransmit_cache_packets_max.max(1));
     }
     let all = || tracks.iter().chain(backups.iter().map(|backup| &backup.track));
     let videos = || all().filter(|track| track.video_codec().is_some()).filter_map(clip);
@@ -66,7 +69,6 @@ pub(super) fn publisher(
         config = config.set_extension(12, descriptor::extension());
     }
     config
-        .set_send_buffer_video(options.retransmit_cache_packets_max.max(1))
         .set_extension(1, Extension::AudioLevel)
         .set_extension(2, Extension::AbsoluteSendTime)
         .set_extension(3, Extension::TransportSequenceNumber)

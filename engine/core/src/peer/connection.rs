@@ -20,6 +20,7 @@ impl Peer {
         if let Err(error) = self.rtc.handle_input(Input::Timeout(self.now)) {
             self.failed(&error);
         }
+        self.nominated.may_change(self.now);
         self.poll();
         self.mind_candidates();
     }
@@ -54,7 +55,7 @@ impl Peer {
                 // SSRCs of its own: see `SrtcpSealer`.
                 Ok(Output::Transmit(transmit))
                     if self.publishing.is_none() && is_rtcp(&transmit.contents) => {}
-                Ok(Output::Transmit(transmit)) => self.transmit(transmit),
+                Ok(Output::Transmit(transmit)) => self.transmit_beside(transmit),
                 Ok(Output::Event(event)) => self.event(event),
                 Err(error) => {
                     self.failed(&error);
@@ -79,9 +80,7 @@ impl Peer {
                     self.outbox.event(PeerEvent::Path { path });
                 }
                 self.outbox.event(PeerEvent::Connected);
-                if let Some(publishing) = &mut self.publishing {
-                    publishing.start(self.now);
-                }
+                self.start_publishing(self.now);
             }
             Event::Closed => {
                 let failure = match self.connected {
@@ -149,6 +148,15 @@ impl Peer {
         let Some(receiving) = &mut self.receiving else { return };
         let ssrc = *self.rtc.direct_api().new_ssrc();
         if let Err(reason) = receiving.start(ssrc, self.now) {
+            self.transport.errors += 1;
+            self.disconnect(MediaFailure::Broke { reason });
+        }
+    }
+
+    /// Begins to send, with the keys that DTLS left.
+    pub(super) fn start_publishing(&mut self, now: Instant) {
+        let Some(publishing) = &mut self.publishing else { return };
+        if let Err(reason) = publishing.start(now) {
             self.transport.errors += 1;
             self.disconnect(MediaFailure::Broke { reason });
         }

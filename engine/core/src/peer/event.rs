@@ -68,6 +68,20 @@ impl PeerRole {
 pub trait PeerSink {
     /// A datagram to send from this one of the peer's sockets.
     fn transmit(&mut self, via: LocalId, destination: SocketAddr, payload: &[u8]);
+    /// The same for one of so many bytes that `write` fills in, where it can be written to the place
+    /// from which it is sent; when that returns false nothing is to be sent. Copied unless implemented.
+    fn transmit_with(
+        &mut self,
+        via: LocalId,
+        destination: SocketAddr,
+        bytes: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
+        let mut datagram = vec![0; bytes];
+        if write(&mut datagram) {
+            self.transmit(via, destination, &datagram);
+        }
+    }
     /// Something happened.
     fn event(&mut self, event: PeerEvent);
     /// The peer needs, or no longer needs, a local address. Ignored unless implemented: it then

@@ -18,6 +18,7 @@ mod recovery;
 mod relaying;
 mod relays;
 mod rpc;
+mod way;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -49,16 +50,18 @@ pub use receiving::{Scratch, TRACK_STATES_MAX};
 use relays::Relays;
 pub use relays::{NEXT_TURN_AFTER, TURN_SERVERS_MAX};
 use rpc::Rpc;
+use way::Nominated;
 use wire::RtpHeader;
 
+use crate::srtp::KeySlot;
 use crate::watch::StreamCover;
 use crate::{
     Arrival, Capture, CaptureLimits, PeerCounters, PeerDatagrams, PeerOptions, PeerReport,
     PublishTrack, Transport, TransportCounters,
 };
 
-/// How often a publisher reads str0m's statistics: its counts of NACKs and of the server's receiver
-/// reports come from them. [`Peer::close`] reads them once more.
+/// How often a publisher that adapts reads str0m's statistics: its counts of NACKs and of the server's
+/// receiver reports come from them. [`Peer::close`] reads them once more.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Most reports kept of streams that a later offer closed. Further ones are counted in the sums
 /// and in [`TransportCounters::streams_left_out`].
@@ -107,6 +110,8 @@ pub struct Peer {
     receiving: Option<Box<Receiving>>,
     /// What it sends, if it does.
     publishing: Option<Box<Publishing>>,
+    /// By which pair that leaves.
+    nominated: Nominated,
     /// What it has to do with data, if anything.
     channels: Option<Box<Channels>>,
     /// The calls that it makes and answers, if any.
@@ -209,11 +214,11 @@ impl Peer {
         let (rtc, keys) = crate::crypto::with_key_slot(build);
         let mut peer = Self::new(rtc?, options, now, local);
         if let Some(receives) = receives {
-            let receiving = Receiving::new(options, receives, keys);
+            let receiving = Receiving::new(options, receives, KeySlot::clone(&keys));
             peer.receiving = Some(Box::new(receiving));
         }
         if !tracks.is_empty() {
-            let publishing = Publishing::new(tracks, backups, options);
+            let publishing = Publishing::new(tracks, backups, options, keys);
             peer.publishing = Some(Box::new(publishing));
         }
         peer.channels = data.map(|data| Box::new(Channels::new(data)));
@@ -240,6 +245,7 @@ impl Peer {
             remote: None,
             receiving: None,
             publishing: None,
+            nominated: Nominated::new(now),
             channels: None,
             rpc: None,
             handover: None,
@@ -314,7 +320,7 @@ impl Peer {
         {
             let (transport, outbox) = (&mut self.transport, &mut self.outbox);
             receiving.receive(at, source, payload, transport, outbox, scratch);
-            // What is said of what we send is str0m's.
+            // What is said of what we send is not its.
             if self.publishing.is_none() || !is_rtcp(payload) {
                 return;
             }
@@ -325,8 +331,15 @@ impl Peer {
         };
         if is_stun(payload) {
             self.candidates.heard(self.outbox.via, source, payload);
+            self.nominated.may_change(self.now);
         } else if self.sole.is_none() {
             self.candidates.carries(self.outbox.via);
+        }
+        if let Some(publishing) = &mut self.publishing
+            && is_rtcp(payload)
+            && publishing.hears(payload, &mut self.outbox)
+        {
+            return;
         }
         if let Err(error) = self.rtc.handle_input(Input::Receive(self.now, receive)) {
             self.failed(&error);
@@ -339,14 +352,9 @@ impl Peer {
         if self.closed {
             return;
         }
-        // What a connection that stands and sends no media has due itself is done by the drain that
-        // follows; str0m, which has ICE, DTLS and SCTP, says in `wake` when it is to be asked.
-        let stands = self.is_connected() && self.ice_connected && self.relays.is_none();
-        let due = self.candidates_at.map_or(self.wake, |at| at.min(self.wake));
-        if stands && now < due && self.publishing.is_none() {
-            self.now = self.now.max(now);
-        } else {
-            self.advance(now);
+        match self.wants_timeout(now) {
+            true => self.advance(now),
+            false => self.now = self.now.max(now),
         }
     }
 
@@ -359,17 +367,7 @@ impl Peer {
         }
         self.now = self.now.max(now);
         let now = self.now;
-        if let Some(publishing) = &mut self.publishing
-            && publishing.write_due(
-                now,
-                self.clock,
-                self.ice_connected && !self.outbox.is_cut_off(now),
-                &mut self.rtc,
-                &mut self.outbox,
-            )
-        {
-            self.advance(now);
-        }
+        self.send_media(now, sink);
         let up = self.is_connected() && self.ice_connected && !self.outbox.is_cut_off(now);
         if let Some(channels) = &mut self.channels
             && channels.advance(now, self.clock, up, &mut self.rtc)

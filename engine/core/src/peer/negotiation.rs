@@ -96,9 +96,9 @@ impl Peer {
         let mut accepted = Ok(());
         if let Some(publishing) = &mut self.publishing {
             accepted = publishing.answered(&mut self.rtc, &answer, &mut self.outbox);
-            if self.connected {
-                publishing.start(now);
-            }
+        }
+        if self.connected {
+            self.start_publishing(now);
         }
         if let Some(receiving) = &mut self.receiving {
             let agreed = answer::agreed_by(&answer);

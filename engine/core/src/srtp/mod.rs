@@ -1,5 +1,5 @@
 //! SRTP and SRTCP of one peer connection (RFC 3711, RFC 7714), for packet paths beside str0m's: the
-//! subscriber's receiver here and the embedded SFU's way out.
+//! subscriber's receiver and the publisher's sender here, and the embedded SFU's way out.
 //!
 //! str0m keeps its own contexts from the same keys; here each packet is opened into a buffer of
 //! the caller's, or sealed where it lies, without allocating, and keys are expanded once. The

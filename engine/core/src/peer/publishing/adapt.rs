@@ -6,7 +6,8 @@
 use str0m::Rtc;
 use str0m::bwe::{Bitrate, BweKind};
 
-use super::{Publishing, TxTrack};
+use super::Publishing;
+use super::track::TxTrack;
 use crate::publish::LAYERS_MAX;
 
 /// What is assumed of the way before anything is known (libwebrtc's `kDefaultBitrateBps`,
