@@ -76,9 +76,17 @@ fn sfu_cores(allowed: &[usize], asked: CoresAsked<'_>) -> Vec<usize> {
         (true, None) if allowed.len() < 2 => Vec::new(),
         (true, None) => {
             let taken = |core: &&usize| asked.cores.is_some_and(|list| list.0.contains(core));
-            allowed.iter().rev().find(|core| !taken(core)).copied().into_iter().collect()
+            let free: Vec<usize> = allowed.iter().filter(|core| !taken(core)).copied().collect();
+            let count = sfu_share(allowed.len()).min(free.len().saturating_sub(1).max(1));
+            free[free.len().saturating_sub(count)..].to_vec()
         }
     }
+}
+
+/// How many of so many cores the embedded SFU gets: to send a packet takes about as long as to receive
+/// it, so half of what signalling leaves, and the workers the larger half.
+fn sfu_share(cores: usize) -> usize {
+    (cores.saturating_sub(1) / 2).max(1)
 }
 
 /// Cores for workers when none are named: all that the SFU leaves, less one for signalling if
@@ -115,6 +123,8 @@ mod tests {
             (&[0, 1], embedded, &[0], &[1], &[1]),
             (&[0, 1, 2], embedded, &[0, 1], &[2], &[2]),
             (&[0, 1, 2, 3], embedded, &[1, 2], &[3], &[0]),
+            (&[0, 1, 2, 3, 4], embedded, &[1, 2], &[3, 4], &[0]),
+            (&[0, 1, 2, 3, 4, 5, 6, 7], embedded, &[1, 2, 3, 4], &[5, 6, 7], &[0]),
             (&[0], CoresAsked::default(), &[0], &[], &[]),
             (&[0, 1], CoresAsked::default(), &[1], &[], &[0]),
             (&[2, 3, 6], CoresAsked::default(), &[3, 6], &[], &[2]),
@@ -135,6 +145,12 @@ mod tests {
         assert_eq!((divided.worker_cores, divided.sfu_cores), (vec![1], vec![0]));
         let divided = split(&[0, 1], CoresAsked { workers: Some(4), ..asked }).unwrap();
         assert_eq!((divided.workers, divided.worker_cores), (4, vec![1]));
+        let named = list(&[1, 2, 3, 4]);
+        let asked = CoresAsked { cores: Some(&named), ..asked };
+        let divided = split(&[0, 1, 2, 3, 4, 5, 6, 7], asked).unwrap();
+        assert_eq!((divided.sfu_cores, divided.other_cores), (vec![5, 6, 7], vec![0]));
+        let divided = split(&[0, 1, 2, 3, 4, 5], asked).unwrap();
+        assert_eq!((divided.sfu_cores, divided.other_cores), (vec![5], vec![0]));
         let all = list(&[0, 1]);
         let divided = split(&[0, 1], CoresAsked { cores: Some(&all), ..asked }).unwrap();
         assert!(divided.sfu_cores.is_empty(), "no core is left for it alone");

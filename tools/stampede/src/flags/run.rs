@@ -324,7 +324,7 @@ pub(crate) struct RunFlags {
         help_heading = "Machine"
     )]
     pub packet_ring: Option<usize>,
-    /// CPU cores of the embedded SFU, a media worker each [default: the last one allowed].
+    /// CPU cores of the embedded SFU, a media worker each [default: docs/load-box.md, "Cores"].
     #[arg(long, value_name = "LIST", help_heading = "Embedded SFU (without --url)")]
     pub embedded_cores: Option<CoreList>,
     /// Share of media packets the embedded SFU drops on their way to each subscriber.
