@@ -22,8 +22,9 @@ use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
 use str0m::crypto::CryptoProvider;
 use str0m::format::Codec;
+use str0m::media::SenderFeedback;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{AbsCaptureTime, Ssrc};
+use str0m::rtp::{AbsCaptureTime, Extension, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
 use tokio::sync::mpsc;
 
@@ -51,6 +52,8 @@ const ESTIMATE_BPS: u64 = 3_000_000;
 /// Rounds of a handshake; it takes a few.
 const ROUNDS_MAX: usize = 1_000;
 const ROUND: Duration = Duration::from_millis(5);
+/// The id by which clients know the capture time.
+const CAPTURE_TIME_ID: u8 = 9;
 
 /// What the worker sent: kept while clients listen, else written over and counted.
 #[derive(Default)]
@@ -59,6 +62,21 @@ struct Wire {
     kept: Vec<(SocketAddr, Vec<u8>)>,
     buffer: Vec<u8>,
     stats: UdpStats,
+    /// Sends that this was: packets of one length to one place are one, and a shorter one ends it, as
+    /// UDP GSO has it.
+    runs: u64,
+    /// The latest of them: where to, how long its packets are, and whether it has ended.
+    run: Option<(SocketAddr, usize, bool)>,
+}
+
+impl Wire {
+    fn count_run(&mut self, destination: SocketAddr, len: usize) {
+        let latest =
+            self.run.filter(|(to, segment, ended)| *to == destination && len <= *segment && !ended);
+        self.runs += u64::from(latest.is_none());
+        let segment = latest.map_or(len, |(_, segment, _)| segment);
+        self.run = Some((destination, segment, len < segment));
+    }
 }
 
 struct Memory {
@@ -98,6 +116,7 @@ impl Backend for Memory {
         }
         wire.stats.datagrams_out += 1;
         wire.stats.bytes_out += len as u64;
+        wire.count_run(destination, len);
         if wire.listened_to {
             wire.kept.push((destination, wire.buffer[..len].to_vec()));
         }
@@ -145,10 +164,12 @@ struct Client {
     losses: u64,
     /// Packets that it got, each once.
     packets: u64,
-    /// Packets that the last sender report said were sent.
-    reported: Option<u32>,
+    /// Sender reports that it got.
+    reports: Vec<SenderFeedback>,
     /// Of the packets that it got.
     ssrc: Ssrc,
+    /// What it was offered.
+    offer: String,
 }
 
 impl Client {
@@ -162,12 +183,28 @@ impl Client {
                 Output::Event(RtcEvent::RtpPacket(packet)) => {
                     self.packets += 1;
                     self.ssrc = packet.header.ssrc;
-                    self.reported = packet.last_sender_info.map(|info| info.sender_packet_count);
                 }
+                Output::Event(RtcEvent::SenderFeedback(report)) => self.reports.push(report),
                 Output::Event(_) => {}
             }
         }
     }
+}
+
+/// What a worker does for who joins, and these alone: so it can be counted without what clients do.
+#[inline(never)]
+fn worker_carries_out(worker: &mut Worker, command: Command) {
+    worker.carry_out(command);
+}
+
+#[inline(never)]
+fn worker_takes(worker: &mut Worker, source: SocketAddr, datagram: &[u8]) {
+    worker.take_datagram(source, datagram);
+}
+
+#[inline(never)]
+fn worker_wakes(worker: &mut Worker) {
+    worker.wake_due_peers();
 }
 
 /// A worker and subscribers of one VP8 track that are connected to it.
@@ -232,11 +269,16 @@ impl FanOut {
             told: Vec::new(),
             estimates: 0,
         };
-        (0..subscribers).for_each(|index| new.join(index));
+        new.join(subscribers);
         new
     }
 
-    fn join(&mut self, index: u16) {
+    /// Connects so many more.
+    pub fn join(&mut self, subscribers: u16) {
+        (0..subscribers).for_each(|_| self.join_one(self.clients.len() as u16));
+    }
+
+    fn join_one(&mut self, index: u16) {
         let key = PeerKey(index.into());
         let label = PeerLabel { room: "room".into(), identity: format!("viewer-{index}").into() };
         let track = TrackOffer {
@@ -249,13 +291,9 @@ impl FanOut {
             choice: false,
         };
         let role = Role::Subscriber;
-        self.worker.carry_out(Command::AddPeer {
-            peer: key,
-            role,
-            label,
-            tracks: vec![track],
-            allow_pause: false,
-        });
+        let tracks = vec![track];
+        let command = Command::AddPeer { peer: key, role, label, tracks, allow_pause: false };
+        worker_carries_out(&mut self.worker, command);
         let Ok(Event::Offer { id, sdp, .. }) = self.events.try_recv() else {
             panic!("no offer");
         };
@@ -263,20 +301,23 @@ impl FanOut {
             .set_crypto_provider(self.crypto.clone())
             .set_rtp_mode(true)
             .set_rtcp_report_interval_video(ESTIMATE_INTERVAL)
+            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime)
             .build(self.now);
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
-        let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
-        let sdp = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-        self.worker.carry_out(Command::Answer { peer: key, id, sdp });
+        let parsed = SdpOffer::from_sdp_string(&sdp).unwrap();
+        let offer = sdp;
+        let sdp = rtc.sdp_api().accept_offer(parsed).unwrap().to_sdp_string();
+        worker_carries_out(&mut self.worker, Command::Answer { peer: key, id, sdp });
         self.clients.push(Client {
             rtc,
             address,
             connected: false,
             losses: 0,
             packets: 0,
-            reported: None,
+            reports: Vec::new(),
             ssrc: Ssrc::from(0),
+            offer,
         });
         let mut connected = false;
         for _ in 0..ROUNDS_MAX {
@@ -305,10 +346,10 @@ impl FanOut {
         for client in &mut self.clients {
             client.rtc.handle_input(Input::Timeout(now)).unwrap();
             for datagram in client.poll() {
-                self.worker.take_datagram(client.address, &datagram);
+                worker_takes(&mut self.worker, client.address, &datagram);
             }
         }
-        self.worker.wake_due_peers();
+        worker_wakes(&mut self.worker);
         let kept = std::mem::take(&mut self.wire.borrow_mut().kept);
         for (destination, bytes) in kept {
             let to = self.clients.iter_mut().find(|client| client.address == destination);
@@ -320,7 +361,7 @@ impl FanOut {
             let receive = Receive::new(Protocol::Udp, self.address, destination, &bytes).unwrap();
             client.rtc.handle_input(Input::Receive(now, receive)).unwrap();
             for datagram in client.poll() {
-                self.worker.take_datagram(client.address, &datagram);
+                worker_takes(&mut self.worker, client.address, &datagram);
             }
         }
     }
@@ -381,6 +422,7 @@ impl FanOut {
         self.exchange();
         for client in &self.clients {
             assert_eq!(client.packets, self.packets, "{} got so many", client.address);
+            assert!(client.offer.contains(&format!("a=ssrc:{} ", client.ssrc)));
         }
         self.wire.borrow_mut().listened_to = false;
     }

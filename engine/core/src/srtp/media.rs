@@ -169,6 +169,28 @@ impl RtpSealer {
     ) -> Option<()> {
         self.cipher.seal(packet, header_bytes, ssrc, index)
     }
+
+    /// The same of a packet whose payload lies elsewhere, in a buffer that many share: the header is
+    /// written, and between it and the free bytes there is room for the payload.
+    #[must_use]
+    pub fn seal_from(
+        &self,
+        packet: &mut [u8],
+        header_bytes: usize,
+        payload: &[u8],
+        ssrc: u32,
+        index: u64,
+    ) -> Option<()> {
+        let (header, rest) = packet.split_at_mut_checked(header_bytes)?;
+        (rest.len() == payload.len() + self.tag_bytes()).then_some(())?;
+        let Cipher::Gcm { key, salt } = &self.cipher else {
+            rest[..payload.len()].copy_from_slice(payload);
+            return self.seal(packet, header_bytes, ssrc, index);
+        };
+        let (sealed, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
+        let nonce = Nonce::assume_unique_for_key(gcm_iv(*salt, ssrc, index));
+        key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, sealed, &[], tag).ok()
+    }
 }
 
 /// The first `bytes` of a buffer that only ever grows.
@@ -329,6 +351,12 @@ mod tests {
             let sealer = keying.rtp_sealer().unwrap();
             let mut packet = [&header[..], &payload, &vec![0; sealer.tag_bytes()]].concat();
             sealer.seal(&mut packet, header.len(), ssrc, index).unwrap();
+            let mut apart = vec![9; packet.len()];
+            apart[..header.len()].copy_from_slice(&header);
+            sealer.seal_from(&mut apart, header.len(), &payload, ssrc, index).unwrap();
+            assert_eq!(apart, packet, "{profile:?}");
+            let short = &mut apart[..header.len() + payload.len()];
+            assert_eq!(sealer.seal_from(short, header.len(), &payload, ssrc, index), None);
             let mut expected = [&header[..], &payload, &[0; 32]].concat();
             let mut key = [0; 32];
             master.derive(LABEL_KEY, &mut key[..master.suite.key_bytes()]).unwrap();

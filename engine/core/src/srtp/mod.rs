@@ -8,9 +8,8 @@
 //! What keeps an initialisation vector from ever being used for two packets:
 //! - An SSRC has one sender: whoever seals RTP here lets str0m send none, and what is sent again
 //!   has the SSRC and the numbers of RTX.
-//! - So has SRTCP: either str0m sends none (`SrtcpSealer`), or all of it is str0m's, index and
-//!   all, and a packet that is to say something else goes out under its index *instead* of str0m's
-//!   ciphertext, which never leaves ([`SrtcpEditor`]).
+//! - So has SRTCP, whose vectors are of the sender's SSRC too: what str0m sends of a connection whose
+//!   RTCP we send as well ([`SrtcpSealer`]) is of SSRCs that are not ours.
 
 mod control;
 mod media;
@@ -22,8 +21,7 @@ use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, Unbo
 use aws_lc_rs::iv::FixedLength;
 use str0m::crypto::dtls::SrtpProfile;
 
-pub(crate) use control::SrtcpSealer;
-pub use control::{SrtcpEditor, SrtcpOpener};
+pub use control::{SrtcpOpener, SrtcpSealer};
 pub use media::RtpSealer;
 #[cfg(test)]
 pub(crate) use media::seal_rtp;
@@ -168,16 +166,11 @@ impl Keying {
         RtpSealer::new(&self.master(self.is_client)?)
     }
 
-    /// For changing the RTCP that str0m sends.
+    /// For the RTCP that we send.
     ///
     /// # Errors
     /// As of [`rtp_sealer`](Self::rtp_sealer).
-    pub fn srtcp_editor(&self) -> Result<SrtcpEditor, KeyError> {
-        SrtcpEditor::new(&self.master(self.is_client)?)
-    }
-
-    /// For the RTCP that we send.
-    pub(crate) fn srtcp_sealer(&self) -> Result<SrtcpSealer, KeyError> {
+    pub fn srtcp_sealer(&self) -> Result<SrtcpSealer, KeyError> {
         SrtcpSealer::new(&self.master(self.is_client)?)
     }
 }

@@ -1,7 +1,6 @@
 //! How peer connections are set up: codecs and header extensions as LiveKit has them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
@@ -12,9 +11,6 @@ use str0m::{IceCreds, RtcConfig};
 use super::message::Role;
 use super::scalable::frame;
 use crate::options::Congestion;
-
-/// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
-const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// What the peer connections of a process share.
 #[derive(Clone)]
@@ -52,11 +48,8 @@ impl ConnectionConfig {
             .set_rtp_mode(true);
         let mut rtc = rtc.set_extension_map(extensions(role, self.congestion));
         if role.sends() {
-            rtc = rtc
-                // They bring when packets arrived; everything else is read beside str0m.
-                .enable_raw_packets(self.congestion == Congestion::Twcc)
-                .set_rtcp_report_interval_video(SENDER_REPORT_INTERVAL)
-                .set_rtcp_report_interval_audio(SENDER_REPORT_INTERVAL);
+            // They bring when packets arrived; everything else is read beside str0m.
+            rtc = rtc.enable_raw_packets(self.congestion == Congestion::Twcc);
         }
         *rtc.codec_config() = codecs_with(role, self.congestion);
         rtc

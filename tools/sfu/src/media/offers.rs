@@ -110,6 +110,15 @@ impl Offers {
             return (None, Vec::new());
         }
         self.due = None;
+        subscriptions.while_lent(rtc, |subscriptions, rtc| self.write(rtc, subscriptions, now))
+    }
+
+    fn write(
+        &mut self,
+        rtc: &mut Rtc,
+        subscriptions: &mut Subscriptions,
+        now: Instant,
+    ) -> (Option<Offer>, Vec<EndedRow>) {
         let (ended, mids): (Vec<_>, Vec<_>) = subscriptions.forget_removed(rtc).into_iter().unzip();
         let mut api = rtc.sdp_api();
         if !self.channels_offered {
@@ -128,7 +137,7 @@ impl Offers {
                 MediaKind::Audio => str0m::media::MediaKind::Audio,
                 MediaKind::Video => str0m::media::MediaKind::Video,
             };
-            let stream = format!("{}|{}", offer.publisher_sid, offer.sid);
+            let stream = subscription.stream_id();
             let track = Some(offer.sid.to_string());
             let mid = api.add_media(kind, Direction::SendOnly, Some(stream), track, None);
             subscription.set_offered(mid);
@@ -180,11 +189,12 @@ impl Offers {
         let sdp = Description::parse(sdp)?
             .rewrite(|_, line| (!line.starts_with("a=candidate:")).then(|| line.into()));
         let answer = SdpAnswer::from_sdp_string(&sdp)?;
-        rtc.sdp_api().accept_answer(outstanding.pending, answer)?;
-        for index in outstanding.subscriptions {
-            subscriptions.activate(index, rtc);
-        }
-        Ok(true)
+        let Outstanding { pending, subscriptions: offered, .. } = outstanding;
+        subscriptions.while_lent(rtc, |subscriptions, rtc| {
+            rtc.sdp_api().accept_answer(pending, answer)?;
+            offered.into_iter().for_each(|index| subscriptions.activate(index, rtc));
+            Ok(true)
+        })
     }
 }
 
@@ -263,6 +273,48 @@ mod tests {
         assert!(offers.offer(&mut server, &mut none, now).0.is_none());
     }
 
+    #[test]
+    fn str0m_knows_a_stream_only_while_it_writes_of_it() {
+        let now = Instant::now();
+        let crypto = stampede_core::crypto::provider;
+        let config = ConnectionConfig::generate(crypto()).unwrap();
+        let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
+        let mut client = RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now);
+        let (mut subscriptions, mut offers) = (Subscriptions::default(), Offers::default());
+        let mut named: Vec<Vec<String>> = Vec::new();
+        for track in 0..3 {
+            subscriptions.add(subscription(track, MediaKind::Video));
+            let now = offers.want(now);
+            let offer = offers.offer(&mut server, &mut subscriptions, now).0.unwrap();
+            let of_streams = offer.sdp.lines().filter(|line| line.starts_with("a=ssrc"));
+            named.push(of_streams.map(str::to_owned).collect());
+            let parsed = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
+            let answer = client.sdp_api().accept_offer(parsed).unwrap().to_sdp_string();
+            offers.accept_answer(&mut server, &mut subscriptions, offer.id, &answer).unwrap();
+            for subscription in subscriptions.iter() {
+                let stream = subscription.mid().unwrap();
+                assert!(server.direct_api().stream_tx_by_mid(stream, None).is_none());
+            }
+        }
+        for (fewer, more) in named.iter().zip(&named[1..]) {
+            assert!(!fewer.is_empty() && more.starts_with(fewer), "{fewer:?} {more:?}");
+            assert!(more.len() > fewer.len());
+        }
+    }
+
+    fn subscription(track: usize, kind: MediaKind) -> Subscription {
+        let offer = TrackOffer {
+            track: TrackKey(track as u64),
+            sid: format!("TR_{track}").into(),
+            publisher_sid: "PA_1".into(),
+            kind,
+            home: 0,
+            wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
+            choice: false,
+        };
+        Subscription::new(track, "room".into(), offer, 1, 1)
+    }
+
     /// What an audio and a video m-line of an offer say.
     fn audio_and_video(congestion: Congestion) -> (String, String) {
         let now = Instant::now();
@@ -271,16 +323,7 @@ mod tests {
         let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
         let mut subscriptions = Subscriptions::default();
         for (track, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
-            let offer = TrackOffer {
-                track: TrackKey(track as u64),
-                sid: format!("TR_{track}").into(),
-                publisher_sid: "PA_1".into(),
-                kind,
-                home: 0,
-                wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
-                choice: false,
-            };
-            subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
+            subscriptions.add(subscription(track, kind));
         }
         let mut offers = Offers::default();
         offers.want(now);

@@ -42,13 +42,6 @@ pub(crate) struct Extensions {
 }
 
 impl Extensions {
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.audio_level.is_none()
-            && self.video_orientation.is_none()
-            && self.abs_capture_time.is_none()
-    }
-
     pub(crate) fn read(values: &ExtensionValues) -> Self {
         Self {
             audio_level: values.audio_level,

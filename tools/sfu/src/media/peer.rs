@@ -1,7 +1,7 @@
 //! One peer connection on a worker.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use stampede_core::crypto::with_key_slot;
 use stampede_core::srtp::{KeyError, KeySlot};
@@ -22,7 +22,8 @@ use super::congestion::send_side::log::SendLog;
 use super::congestion::{Act, Congestion};
 use super::connection::ConnectionConfig;
 use super::egress::Egress;
-use super::egress::packet::abs_send_time;
+use super::egress::extensions::abs_send_time;
+use super::egress::report::{self, StreamReport};
 use super::egress::srtp::Srtp;
 use super::endpoint::Endpoint;
 use super::failure::{NegotiationError, PeerFailure};
@@ -41,6 +42,11 @@ const PEER_CHANNELS_MAX: usize = 16;
 /// A peer is looked at this often at least: an ICE-lite agent sets no timer for the silence of
 /// its client.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
+const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
+/// A client that has just connected is told sooner: it needs the times to play audio with video.
+const REPORT_FIRST: Duration = Duration::from_secs(1);
 
 /// A peer connection.
 pub(crate) struct Peer {
@@ -107,6 +113,8 @@ struct Outgoing {
     began: Instant,
     /// What was sent to it, if packets have transport-wide numbers.
     log: Option<Box<SendLog>>,
+    /// When it is told next what was sent to it, once it is connected.
+    reports_at: Option<Instant>,
 }
 
 /// What a peer is made of beside its connection.
@@ -163,7 +171,15 @@ impl Peer {
             channels: Vec::new(),
             upstream_loss,
             incoming: Incoming::default(),
-            outgoing: Outgoing { keys, srtp: None, impair, share: 0, began: now, log },
+            outgoing: Outgoing {
+                keys,
+                srtp: None,
+                impair,
+                share: 0,
+                began: now,
+                log,
+                reports_at: None,
+            },
             subscriptions: Subscriptions::default(),
             negotiation,
             congestion: None,
@@ -274,9 +290,10 @@ impl Peer {
     }
 
     /// ICE and DTLS are up.
-    pub(crate) fn set_connected(&mut self) {
+    pub(crate) fn set_connected(&mut self, now: Instant) {
         if self.state == State::Connecting {
             self.state = State::Connected;
+            self.outgoing.reports_at = self.outgoing.srtp.is_some().then_some(now + REPORT_FIRST);
         }
     }
 
@@ -361,7 +378,7 @@ impl Peer {
             Negotiation::Answers(answers) => answers.next(),
         };
         let congestion = self.congestion.as_ref().and_then(|congestion| congestion.next_at());
-        let due = [negotiation, self.way.deadline(), congestion];
+        let due = [negotiation, self.way.deadline(), congestion, self.outgoing.reports_at];
         let at = due.into_iter().flatten().fold(at, Instant::min);
         if self.scheduled.is_some_and(|scheduled| scheduled <= at) {
             return None;
@@ -464,9 +481,11 @@ impl Peer {
         let Self { negotiation, rtc, subscriptions, .. } = self;
         match negotiation {
             Negotiation::Offers(_) => Ok(None),
-            Negotiation::Answers(answers) => {
-                answers.answer(rtc, subscriptions, sdp, published).map(Some)
-            }
+            Negotiation::Answers(answers) => subscriptions
+                .while_lent(rtc, |subscriptions, rtc| {
+                    answers.answer(rtc, subscriptions, sdp, published)
+                })
+                .map(Some),
         }
     }
 
@@ -541,14 +560,37 @@ impl Peer {
         Some((&mut self.subscriptions, egress, &self.rtc))
     }
 
-    /// Sends one datagram of str0m's, which was given the time `at` when it made it.
-    pub(crate) fn transmit(
-        &mut self,
-        socket: &mut MediaSocket,
-        transmit: Transmit,
-        now: Instant,
-        at: Instant,
-    ) {
+    /// Tells the client what was sent to it, if that is due; `wall` is what the clock says now.
+    pub(crate) fn report(&mut self, socket: &mut MediaSocket, now: Instant, wall: SystemTime) {
+        if self.outgoing.reports_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.outgoing.reports_at = Some(now + SENDER_REPORT_INTERVAL);
+        let Self { subscriptions, negotiation, rtc, outgoing, addresses, .. } = self;
+        let Some(destination) = addresses.destination() else { return };
+        let Some(srtp) = outgoing.srtp.as_deref_mut() else { return };
+        let reports = subscriptions.iter().filter_map(|subscription| {
+            let (ssrc, sent, rtp_time) = subscription.report(now)?;
+            let cname = match negotiation {
+                Negotiation::Offers(_) => rtc.media(subscription.mid()?)?.cname().into(),
+                Negotiation::Answers(_) => subscription.stream_id().into(),
+            };
+            Some(StreamReport { ssrc, sent, rtp_time, cname })
+        });
+        for compound in report::compounds(&reports.collect::<Vec<_>>(), wall) {
+            let Some(sealed) = srtp.seal_rtcp(&compound) else { return };
+            let mut copy = |buffer: &mut [u8]| {
+                buffer.copy_from_slice(&sealed);
+                true
+            };
+            let (len, class) = (sealed.len(), Class::Rtcp);
+            let datagram = Datagram { destination, class, len, write: &mut copy };
+            socket.put(now, outgoing.impair.as_deref_mut(), datagram);
+        }
+    }
+
+    /// Sends one datagram of str0m's.
+    pub(crate) fn transmit(&mut self, socket: &mut MediaSocket, transmit: Transmit, now: Instant) {
         let class = Class::of(&transmit.contents);
         debug_assert!(class != Class::Rtp, "str0m is given no media to send");
         if class == Class::Rtp {
@@ -561,16 +603,7 @@ impl Peer {
             true => destination,
             false => self.addresses.destination_or(destination),
         };
-        let mut contents = transmit.contents;
-        if let (Class::Rtcp, Some(srtp)) = (class, &self.outgoing.srtp) {
-            let stream = |ssrc| self.subscriptions.report(ssrc, at);
-            let Some(edited) = srtp.report(contents.into(), stream) else {
-                tracing::error!(peer = self.key.0, "an RTCP packet of str0m's is not sent");
-                return;
-            };
-            contents = edited.into();
-        }
-        let payload: &[u8] = &contents;
+        let payload: &[u8] = &transmit.contents;
         let mut copy = |buffer: &mut [u8]| {
             buffer.copy_from_slice(payload);
             true

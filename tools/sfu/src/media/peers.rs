@@ -130,10 +130,10 @@ impl PeerTable {
     }
 
     /// A peer is connected: it is no longer joining.
-    pub(crate) fn connected(&mut self, index: usize) -> Option<&mut Peer> {
+    pub(crate) fn connected(&mut self, index: usize, now: Instant) -> Option<&mut Peer> {
         self.joining.remove(&index);
         let peer = self.get_mut(index)?;
-        peer.set_connected();
+        peer.set_connected(now);
         Some(peer)
     }
 

@@ -13,15 +13,16 @@ use str0m::rtp::Ssrc;
 use super::codec;
 use super::congestion::allocate::Demand;
 use super::congestion::nacks::Asked;
-use super::egress::packet::{ExtensionBlock, ExtensionIds, OwnExtensions, Packet, StampId};
-use super::egress::report::{self, Sent, StreamReport};
+use super::egress::extensions::{ExtensionBlock, ExtensionIds, OwnBlock, StampId};
+use super::egress::packet::Packet;
+use super::egress::report::{self, Sent};
 use super::egress::{Egress, Outcome};
 use super::layers::{Cap, Layer};
 use super::message::{TrackKey, TrackOffer, Wanted};
-use super::packet::{Extensions, MediaPacket};
+use super::packet::MediaPacket;
 use super::rewrite::{Numbers, Rewriter, Rewritten};
 use super::scalable::selector::Selector;
-use super::track::{RETRANSMIT_CACHE_AGE, Track};
+use super::track::Track;
 use crate::ledger::SubscriberTrackLedger;
 
 mod numbering;
@@ -144,6 +145,11 @@ impl Subscription {
         &self.room
     }
 
+    /// As LiveKit names its stream in SDP.
+    pub(crate) fn stream_id(&self) -> String {
+        format!("{}|{}", self.offer.publisher_sid, self.offer.sid)
+    }
+
     /// What was offered, with the settings of now.
     pub(crate) fn offer(&self) -> &TrackOffer {
         &self.offer
@@ -186,15 +192,25 @@ impl Subscription {
         let Some(mid) = self.mid else { return };
         let mut api = rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
-        // str0m sends no packet that it could keep.
-        stream.set_rtx_cache(0, RETRANSMIT_CACHE_AGE, None);
         self.ssrc = stream.ssrc();
         self.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
+        // What str0m knows of a stream is for its SDP alone: see `lend`.
+        api.remove_stream_tx(self.ssrc);
+    }
+
+    /// Lets str0m know its stream, so that a description that str0m writes or reads has its SSRCs.
+    pub(crate) fn lend(&self, rtc: &mut Rtc) {
+        if self.negotiation == Negotiation::Active
+            && let Some(mid) = self.mid.filter(|&mid| rtc.media(mid).is_some())
+        {
+            let rtx_ssrc = self.rtx_ssrc.map(Ssrc::from);
+            rtc.direct_api().declare_stream_tx(self.ssrc, rtx_ssrc, mid, None);
+        }
     }
 
     /// It has lost its m-line, and waits for another, where it begins anew on SSRCs of its own.
     pub(crate) fn unbind(&mut self, rtc: &mut Rtc) {
-        self.deactivate(rtc);
+        self.take_back(rtc);
         let (first_seq, first_rtx) = self.first;
         self.negotiation = Negotiation::New;
         self.mid = None;
@@ -210,8 +226,8 @@ impl Subscription {
         self.sent = Sent::default();
     }
 
-    /// It is over: str0m forgets its stream.
-    pub(crate) fn deactivate(&self, rtc: &mut Rtc) {
+    /// str0m forgets its stream, and writes no RTCP of it.
+    pub(crate) fn take_back(&self, rtc: &mut Rtc) {
         if self.negotiation == Negotiation::Active {
             rtc.direct_api().remove_stream_tx(self.ssrc);
         }
@@ -325,28 +341,13 @@ impl Subscription {
         let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
         self.temporal = track.temporal(wanted, self.offer.wanted.pictures_per_s);
-        // Most packets have no extension of their own, unless each has a number.
-        let common = match format.extensions.stamp() {
-            StampId::Number(_) => None,
-            StampId::SentAt(_) | StampId::None => {
-                let stamp = egress.stamp(&format.extensions, 0);
-                let own = OwnExtensions { stamp, descriptor: None };
-                Some(ExtensionBlock::new(&Extensions::default(), own, &format.extensions))
-            }
-        };
-        for packet in track.burst().iter().take(share) {
+        let (packets, layout) = track.share(share, &format.extensions);
+        for (place, packet) in packets.iter().enumerate() {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
-                if let Some(common) = &common
-                    && packet.extensions.is_empty()
-                    && packet.frame.is_none()
-                {
-                    self.send_packet(egress, format, (packet, marker), &numbers, common);
-                    continue;
-                }
                 // Audio, of which a part may be sent, has no numbers.
-                let own = own_extensions(egress, &format, packet, packet.payload.len());
-                let block = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
-                self.send_packet(egress, format, (packet, marker), &numbers, &block);
+                let stamp = egress.stamp(&format.extensions, packet.payload.len());
+                let block = layout.block(place, stamp);
+                self.send_packet(egress, &format, (packet, marker), &numbers, block);
             }
         }
         if let Some(layer) = track.burst().last().and_then(|last| self.needs_keyframe(last, wanted))
@@ -358,10 +359,10 @@ impl Subscription {
     fn send_packet(
         &mut self,
         egress: &mut Egress<'_>,
-        format: Format,
+        format: &Format,
         (packet, marker): (&MediaPacket, bool),
         numbers: &Rewritten,
-        extensions: &ExtensionBlock<'_>,
+        extensions: ExtensionBlock<'_>,
     ) {
         let (payload_type, payload) = match (packet.primary_at, format.red_payload_type) {
             (Some(_), Some(red)) => (red, &packet.payload[..]),
@@ -418,8 +419,8 @@ impl Subscription {
         }
         let numbers = Numbers { seq: source_seq, ..packet.numbers };
         let Some(numbers) = mapping.apply(&numbers) else { return };
-        let own = own_extensions(egress, &format, packet, packet.payload.len());
-        let extensions = ExtensionBlock::new(&packet.extensions, own, &format.extensions);
+        let stamp = egress.stamp(&format.extensions, packet.payload.len());
+        let block = OwnBlock::of_packet(packet, &format.extensions);
         let index = self.rtx_index;
         self.rtx_index += 1;
         let outcome = egress.send(&Packet {
@@ -428,7 +429,7 @@ impl Subscription {
             index,
             timestamp: numbers.timestamp,
             ssrc,
-            extensions: &extensions,
+            extensions: block.stamped(stamp),
             original: Some(numbers.seq as u16),
             payload: &packet.payload,
             vp8: numbers.vp8,
@@ -453,11 +454,10 @@ impl Subscription {
         let (Some(format), Some(ssrc)) = (self.format(track), self.rtx_ssrc) else { return (0, 0) };
         let Some(payload_type) = format.rtx_payload_type else { return (0, 0) };
         let Some((timestamp, _)) = self.rewriter.last_passed() else { return (0, 0) };
+        let block = OwnBlock::of_padding(&format.extensions);
         let (mut packets, mut sent) = (0, 0);
         while sent < bytes {
             let stamp = egress.stamp(&format.extensions, usize::from(PADDING_BYTES));
-            let own = OwnExtensions { stamp, descriptor: None };
-            let extensions = ExtensionBlock::new(&Extensions::default(), own, &format.extensions);
             let index = self.rtx_index;
             self.rtx_index += 1;
             egress.send(&Packet {
@@ -466,7 +466,7 @@ impl Subscription {
                 index,
                 timestamp,
                 ssrc,
-                extensions: &extensions,
+                extensions: block.stamped(stamp),
                 original: None,
                 payload: &[],
                 vp8: None,
@@ -507,11 +507,13 @@ impl Subscription {
         })
     }
 
-    /// What its sender report says at this moment; `None` before the first packet.
-    pub(crate) fn report(&self, at: Instant) -> Option<StreamReport> {
-        let (timestamp, arrived_at) = self.rewriter.last_passed()?;
+    /// What its sender report says at this moment: of which SSRC, what was sent, and the RTP time;
+    /// `None` before the first packet.
+    pub(crate) fn report(&self, at: Instant) -> Option<(u32, Sent, u32)> {
+        let live = self.negotiation == Negotiation::Active && !self.removed;
+        let (timestamp, arrived_at) = self.rewriter.last_passed().filter(|_| live)?;
         let rtp_time = report::rtp_time(timestamp, arrived_at, at, self.clock_rate);
-        Some(StreamReport { sent: self.sent, rtp_time })
+        Some((*self.ssrc, self.sent, rtp_time))
     }
 
     /// The subscriber has asked for a keyframe.
@@ -560,15 +562,4 @@ impl Subscription {
         };
         SubscriberTrackLedger { layer, temporal_layer, ..self.ledger.clone() }
     }
-}
-
-/// What is written into this packet beside what was passed on.
-fn own_extensions<'a>(
-    egress: &mut Egress<'_>,
-    format: &Format,
-    packet: &'a MediaPacket,
-    payload_bytes: usize,
-) -> OwnExtensions<'a> {
-    let descriptor = packet.frame.as_ref().map(|frame| &*frame.descriptor);
-    OwnExtensions { stamp: egress.stamp(&format.extensions, payload_bytes), descriptor }
 }

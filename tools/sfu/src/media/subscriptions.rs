@@ -1,7 +1,6 @@
 //! The subscriptions of one peer.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -10,7 +9,6 @@ use str0m::Rtc;
 use str0m::media::Mid;
 use str0m::rtp::Ssrc;
 
-use super::egress::report::StreamReport;
 use super::message::TrackKey;
 use super::subscription::Subscription;
 use crate::ledger::SubscriberTrackLedger;
@@ -57,11 +55,6 @@ impl Subscriptions {
     fn live(&mut self) -> impl Iterator<Item = &mut Subscription> {
         let all = self.all.iter_mut().map(|(_, subscription)| subscription);
         all.filter(|subscription| !subscription.is_removed())
-    }
-
-    /// What the sender report of an SSRC says at this moment.
-    pub(crate) fn report(&self, ssrc: u32, at: Instant) -> Option<StreamReport> {
-        self.iter().find(|subscription| subscription.has_ssrc(ssrc.into()))?.report(at)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
@@ -111,7 +104,7 @@ impl Subscriptions {
         let mut removed = Vec::new();
         self.all.retain(|_, subscription| {
             if subscription.is_removed() {
-                subscription.deactivate(rtc);
+                subscription.take_back(rtc);
                 let row = (subscription.room().clone(), subscription.row());
                 removed.push((row, subscription.mid()));
             }
@@ -150,6 +143,19 @@ impl Subscriptions {
                 subscription.unbind(rtc);
             }
         }
+    }
+
+    /// Lets str0m know the streams that are sent for as long as `negotiate` writes or reads a
+    /// description.
+    pub(crate) fn while_lent<T>(
+        &mut self,
+        rtc: &mut Rtc,
+        negotiate: impl FnOnce(&mut Self, &mut Rtc) -> T,
+    ) -> T {
+        self.iter().for_each(|subscription| subscription.lend(rtc));
+        let done = negotiate(self, rtc);
+        self.iter().for_each(|subscription| subscription.take_back(rtc));
+        done
     }
 
     /// The client has answered the offer of this one.

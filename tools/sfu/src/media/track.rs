@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use stampede_core::MediaKind;
 use str0m::format::PayloadParams;
 
+use super::egress::extensions::{ExtensionIds, Layout, Layouts};
 use super::layers::{LAYERS_MAX, LayerActivity, Step};
 use super::message::TrackKey;
 use super::packet::{MediaBatch, MediaPacket};
@@ -18,7 +19,7 @@ use super::source::Source;
 const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 
 /// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
-pub(crate) const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
+const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
 
 /// A track on one worker.
 pub(crate) struct Track {
@@ -42,6 +43,8 @@ pub(crate) struct Track {
     burst: Vec<MediaPacket>,
     /// How many of them, the first ones, were passed to other workers.
     burst_shared: usize,
+    /// The extensions of the share that is sent.
+    layouts: Layouts,
     keyframes: [KeyframeGate; LAYERS_MAX],
     /// Packets that subscribers may ask for again.
     resend: ResendCache,
@@ -68,6 +71,7 @@ impl Track {
             subscribers: Vec::new(),
             burst: Vec::new(),
             burst_shared: 0,
+            layouts: Layouts::default(),
             keyframes: [KeyframeGate::default(); LAYERS_MAX],
             resend: ResendCache::new(resend_packets_max),
         }
@@ -184,6 +188,12 @@ impl Track {
         &self.burst
     }
 
+    /// The first `share` of them, with their extensions for who knows them by these ids.
+    pub(crate) fn share(&mut self, share: usize, ids: &ExtensionIds) -> (&[MediaPacket], &Layout) {
+        let packets = &self.burst[..share.min(self.burst.len())];
+        (packets, self.layouts.of(packets, ids))
+    }
+
     /// Those of them that other workers have not had yet, which want them, once.
     pub(crate) fn unshared(&mut self) -> Option<(&[usize], PayloadParams, &[MediaPacket])> {
         let shared = std::mem::replace(&mut self.burst_shared, self.burst.len());
@@ -194,6 +204,7 @@ impl Track {
     /// Before the first `share` packets of the burst go to everybody.
     pub(crate) fn begin_share(&mut self, share: usize) {
         self.choices = self.activity.choices();
+        self.layouts.begin_share();
         for packet in self.burst.iter().take(share) {
             self.resend.keep(packet);
         }

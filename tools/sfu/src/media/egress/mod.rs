@@ -1,10 +1,12 @@
 //! Media packets to subscribers are written and encrypted here, straight into the send queue,
 //! without going through each subscriber's str0m.
 //!
-//! str0m keeps ICE, DTLS, SDP, data channels and RTCP. It is given no media to send, so every SSRC
-//! and RTP index has one writer; SRTCP has one, too (see [`stampede_core::srtp`]). A subscriber
-//! whose keys are of no use here can't get media, and is told to come back.
+//! str0m keeps ICE, DTLS, SDP, data channels, and RTCP of what the client publishes. It knows of no
+//! stream that is sent but while it writes or reads a description, so every SSRC has one writer, of RTP
+//! and of RTCP (see [`stampede_core::srtp`]). A subscriber whose keys are of no use here can't get
+//! media, and is told to come back.
 
+pub(crate) mod extensions;
 pub(crate) mod packet;
 pub(crate) mod report;
 pub(crate) mod srtp;
@@ -16,7 +18,8 @@ use stampede_impair::{Class, Fate, Impairment};
 use super::congestion::send_side::log::SendLog;
 use super::endpoint::Endpoint;
 use super::socket::{Datagram, MediaSocket};
-use packet::{ExtensionIds, Packet, Stamp, StampId};
+use extensions::{ExtensionIds, Stamp, StampId};
+use packet::Packet;
 use srtp::Srtp;
 
 /// One subscriber's way out: where to, with which keys, and what is done to it on purpose.

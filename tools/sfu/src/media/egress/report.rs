@@ -1,12 +1,24 @@
-//! Sender reports that say what was sent here: str0m writes them when they are due, but knows
-//! nothing of the packets. Pure.
+//! Sender reports of what was sent here, with the names of the streams (RFC 3550 §6.4.1, §6.5). Pure.
+//!
+//! str0m, which sends no media, writes none: what it would say had to be corrected, and copying its
+//! report lists cost more than a frame.
 
-use std::time::{Duration, Instant};
+use std::borrow::Cow;
+use std::time::{Duration, Instant, SystemTime};
 
-/// RTCP packet type of a sender report (RFC 3550 §6.4.1).
+use super::extensions::ntp;
+
+/// RTCP packet types.
 const SENDER_REPORT: u8 = 200;
+const SOURCE_DESCRIPTION: u8 = 202;
 /// Bytes of a sender report without reception reports.
 const SENDER_REPORT_BYTES: usize = 28;
+/// The one item of a source description that is mandatory.
+const CNAME: u8 = 1;
+/// Most chunks of a source description: the count has five bits.
+const CHUNKS_MAX: usize = 31;
+/// A longer compound packet is of one stream only. Every path carries so much, encrypted.
+const COMPOUND_BYTES_MAX: usize = 1_150;
 
 /// What a sender report says of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,73 +38,113 @@ impl Sent {
 }
 
 /// A stream at the moment of its report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StreamReport {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamReport<'a> {
+    pub(crate) ssrc: u32,
     pub(crate) sent: Sent,
-    /// RTP time that corresponds to the report's own NTP time.
+    /// RTP time that corresponds to the report's NTP time.
     pub(crate) rtp_time: u32,
+    /// As its m-line has it.
+    pub(crate) cname: Cow<'a, str>,
 }
 
-/// RTP time at `now`, counted on from the packet that was sent last, or back from it: a report that
-/// answers a datagram is of the moment that arrived, and a late worker has sent newer media by then.
+/// RTP time at `now`, counted on from the packet that was sent last, or back from it: a late worker
+/// has sent media that is newer than its turn.
 pub(crate) fn rtp_time(last: u32, arrived_at: Instant, now: Instant, clock_rate: u32) -> u32 {
     let ticks = |span: Duration| (span.as_micros() * u128::from(clock_rate) / 1_000_000) as u32;
     let back = ticks(arrived_at.saturating_duration_since(now));
     last.wrapping_add(ticks(now.saturating_duration_since(arrived_at))).wrapping_sub(back)
 }
 
-/// Fills in the sender reports of a compound packet that `stream` knows the SSRC of. True if there
-/// was one.
-pub(crate) fn fill_in(
-    compound: &mut [u8],
-    mut stream: impl FnMut(u32) -> Option<StreamReport>,
-) -> bool {
-    let mut changed = false;
-    let mut rest = compound;
-    while rest.len() >= 4 {
-        let bytes = 4 * (usize::from(u16::from_be_bytes([rest[2], rest[3]])) + 1);
-        let Some((packet, after)) = std::mem::take(&mut rest).split_at_mut_checked(bytes) else {
-            break;
-        };
-        rest = after;
-        if packet[1] != SENDER_REPORT || packet.len() < SENDER_REPORT_BYTES {
-            continue;
-        }
-        let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
-        let Some(report) = stream(ssrc) else { continue };
-        packet[16..20].copy_from_slice(&report.rtp_time.to_be_bytes());
-        packet[20..24].copy_from_slice(&report.sent.packets.to_be_bytes());
-        packet[24..28].copy_from_slice(&report.sent.octets.to_be_bytes());
-        changed = true;
+/// The reports of these streams at this moment, in compound packets that a datagram takes.
+pub(crate) fn compounds(reports: &[StreamReport<'_>], at: SystemTime) -> Vec<Vec<u8>> {
+    let (mut rest, mut compounds) = (reports, Vec::new());
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(CHUNKS_MAX).take_while(|report| {
+            bytes += SENDER_REPORT_BYTES + chunk_bytes(&report.cname);
+            bytes <= COMPOUND_BYTES_MAX
+        });
+        let (these, others) = rest.split_at(fits.count().max(1));
+        compounds.push(compound(these, ntp(at)));
+        rest = others;
     }
-    changed
+    compounds
+}
+
+fn compound(reports: &[StreamReport<'_>], ntp: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(COMPOUND_BYTES_MAX);
+    for report in reports {
+        out.extend_from_slice(&[0x80, SENDER_REPORT, 0, (SENDER_REPORT_BYTES / 4 - 1) as u8]);
+        out.extend_from_slice(&report.ssrc.to_be_bytes());
+        out.extend_from_slice(&ntp.to_be_bytes());
+        for word in [report.rtp_time, report.sent.packets, report.sent.octets] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+    }
+    let words: usize = reports.iter().map(|report| chunk_bytes(&report.cname) / 4).sum();
+    out.extend_from_slice(&[0x80 | reports.len() as u8, SOURCE_DESCRIPTION]);
+    out.extend_from_slice(&(words as u16).to_be_bytes());
+    for report in reports {
+        let end = out.len() + chunk_bytes(&report.cname);
+        let cname = name(&report.cname);
+        out.extend_from_slice(&report.ssrc.to_be_bytes());
+        out.extend_from_slice(&[CNAME, cname.len() as u8]);
+        out.extend_from_slice(cname);
+        out.resize(end, 0);
+    }
+    out
+}
+
+/// Bytes of a chunk: SSRC, type, length, name, and at least one zero, to the next word.
+fn chunk_bytes(cname: &str) -> usize {
+    (4 + 2 + name(cname).len() + 1).next_multiple_of(4)
+}
+
+/// As much of a name as an item takes.
+fn name(cname: &str) -> &[u8] {
+    &cname.as_bytes()[..cname.len().min(255)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn sender_report(ssrc: u32) -> Vec<u8> {
-        let mut report = vec![0x80, SENDER_REPORT, 0, 6];
-        report.extend(ssrc.to_be_bytes());
-        report.extend([7; 20]);
-        report
+    fn report(ssrc: u32, cname: &str) -> StreamReport<'_> {
+        let sent = Sent { packets: 3, octets: 4_000 };
+        StreamReport { ssrc, sent, rtp_time: 0x0102_0304, cname: cname.into() }
     }
 
     #[test]
-    fn the_reports_of_known_streams_are_filled_in() {
-        let description = [0x81, 202, 0, 2, 0, 0, 0, 2, 1, 0, 0, 0];
-        let mut compound = [sender_report(1), description.to_vec(), sender_report(2)].concat();
-        let before = compound.clone();
-        let report =
-            StreamReport { sent: Sent { packets: 3, octets: 4_000 }, rtp_time: 0x0102_0304 };
-        assert!(!fill_in(&mut compound, |_| None));
-        assert_eq!(compound, before);
-        assert!(fill_in(&mut compound, |ssrc| (ssrc == 2).then_some(report)));
-        assert_eq!(compound[..56], before[..56], "another stream's, and the NTP time");
-        assert_eq!(compound[56..60], [1, 2, 3, 4]);
-        assert_eq!(compound[60..68], [0, 0, 0, 3, 0, 0, 0x0f, 0xa0]);
+    fn a_compound_packet_word_for_word() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        let compounds = compounds(&[report(7, "abc"), report(8, "")], at);
+        let words: Vec<u32> = compounds[0]
+            .chunks(4)
+            .map(|word| u32::from_be_bytes(word.try_into().unwrap()))
+            .collect();
+        let of = |ssrc| [0x80c8_0006, ssrc, 2_208_988_801, 1 << 31, 0x0102_0304, 3, 4_000];
+        let mut expected = [of(7), of(8)].concat();
+        expected.extend([0x82ca_0005, 7, 0x0103_6162, 0x6300_0000, 8, 0x0100_0000]);
+        assert_eq!((words, compounds.len()), (expected, 1));
+    }
+
+    #[test]
+    fn many_streams_take_several_datagrams() {
+        let long = "x".repeat(300);
+        for (cname, streams) in [("", 31), ("PA_123456789012|TR_123456789012", 16), (&*long, 3)] {
+            let reports: Vec<_> = (0..40).map(|ssrc| report(ssrc, cname)).collect();
+            let compounds = compounds(&reports, SystemTime::UNIX_EPOCH);
+            assert_eq!(compounds.len(), 40_usize.div_ceil(streams), "{}", cname.len());
+            for compound in &compounds {
+                assert!(compound.len() <= COMPOUND_BYTES_MAX + 4);
+                let description = compound.len() - compound.len() % 4;
+                assert_eq!(description, compound.len());
+            }
+        }
+        let huge: Vec<_> = (0..2).map(|ssrc| report(ssrc, &long)).collect();
+        assert_eq!(compounds(&huge, SystemTime::UNIX_EPOCH).len(), 1);
+        assert!(compounds(&[], SystemTime::UNIX_EPOCH).is_empty());
     }
 
     #[test]
@@ -100,13 +152,5 @@ mod tests {
         let at = Instant::now();
         assert_eq!(rtp_time(u32::MAX, at, at + Duration::from_millis(100), 90_000), 8_999);
         assert_eq!(rtp_time(5, at + Duration::from_secs(1), at, 90_000), u32::MAX - 89_994);
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let report = StreamReport { sent: Sent::default(), rtp_time: 0 };
-            fill_in(&mut bytes, |_| Some(report));
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 #[cfg(any(test, feature = "bench"))]
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
@@ -18,15 +18,6 @@ use crate::media::peer::{Peer, Wish};
 use crate::media::stun;
 use crate::media::told::{Missing, Told, told};
 use crate::options::Congestion;
-
-/// What str0m was given last, before it is asked what it has to say.
-#[derive(Debug, Clone, Copy)]
-struct Given {
-    /// The time, which its sender reports are about.
-    at: Instant,
-    /// Where the datagram came from, if it is a check that nominates.
-    nominating: Option<Endpoint>,
-}
 
 impl Worker {
     /// Takes one datagram as if it had just arrived.
@@ -57,7 +48,7 @@ impl Worker {
             return;
         };
         match peer.receive(source, self.factory.address(), datagram, at) {
-            Ok(true) => self.drain(index, Given { at, nominating }),
+            Ok(true) => self.drain(index, nominating),
             Ok(false) => self.received.unknown += 1,
             Err(failure) => self.fail(index, failure),
         }
@@ -67,13 +58,14 @@ impl Worker {
     pub(super) fn advance(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         match peer.advance(self.now) {
-            Ok(()) => self.drain(index, Given { at: self.now, nominating: None }),
+            Ok(()) => self.drain(index, None),
             Err(failure) => self.fail(index, failure),
         }
     }
 
-    /// Takes everything a peer has to send or say.
-    fn drain(&mut self, index: usize, given: Given) {
+    /// Takes everything a peer has to send or say. `nominating` is where what it was given last came
+    /// from, if that was a check that nominates.
+    fn drain(&mut self, index: usize, nominating: Option<Endpoint>) {
         loop {
             let Some(peer) = self.peers.get_mut(index) else { return };
             match peer.poll() {
@@ -82,9 +74,9 @@ impl Worker {
                         Endpoint { protocol: transmit.proto, address: transmit.destination };
                     // str0m answers nothing but authentic checks.
                     let answers = stun::is_check(&transmit.contents);
-                    peer.transmit(&mut self.socket, transmit, self.now, given.at);
+                    peer.transmit(&mut self.socket, transmit, self.now);
                     if answers {
-                        let nominates = given.nominating == Some(destination);
+                        let nominates = nominating == Some(destination);
                         self.peers.learn_address(index, destination, nominates, self.now);
                     }
                 }
@@ -116,7 +108,7 @@ impl Worker {
                 }
             }
             RtcEvent::Connected => {
-                let Some(peer) = self.peers.connected(index) else { return };
+                let Some(peer) = self.peers.connected(index, self.now) else { return };
                 if peer.lacks_keys() {
                     self.fail(index, PeerFailure::NoKeys);
                 } else {
@@ -274,10 +266,20 @@ impl Worker {
             if peer.restart_timed_out(self.now) {
                 self.lose(index, PeerFailure::NotRestarted);
             }
+            self.send_reports(index);
             self.follow_congestion(index);
             self.negotiate(index);
             self.advance(index);
         }
+    }
+
+    /// Tells a peer what was sent to it, if that is due.
+    fn send_reports(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let (now, instant, wall) = (self.now, Instant::now(), SystemTime::now());
+        let late = instant.saturating_duration_since(now);
+        let early = now.saturating_duration_since(instant);
+        peer.report(&mut self.socket, now, wall - late + early);
     }
 
     /// Says what is due to be agreed on, if anything is.
