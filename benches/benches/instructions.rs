@@ -14,8 +14,10 @@
 //! many streams there are.
 //!
 //! `send_media` is a turn of the embedded SFU's worker with one frame, a packet sent: numbers,
-//! header, encryption into the buffer of the send queue, and the ledger. `hear_estimates` is what
-//! comes back: an estimate with a receiver report. The kernel is in neither.
+//! header, encryption into the buffer of the send queue, and the ledger; `send_small` the same with
+//! frames of one packet of 800 bytes, as 180p has. `hear_estimates` is what comes back: an estimate
+//! with a receiver report. `join` is the worker's part of a subscriber's join: description, ICE, DTLS
+//! and keys. The kernel is in none.
 //!
 //! Needs valgrind and `cargo install gungraun-runner` in the version of Cargo.lock.
 
@@ -29,10 +31,10 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use gungraun::prelude::*;
-use gungraun::{Callgrind, EventKind};
+use gungraun::{Callgrind, EntryPoint, EventKind};
 use receiving::{
-    Meeting, Pair, RUN, Sender, Sink, Stamps, TICKS_PER_S, Visit, arrival, connect, payloads,
-    sender_addr,
+    Meeting, PAYLOAD_BYTES, Pair, RUN, Sender, Sink, Stamps, TICKS_PER_S, Visit, arrival, connect,
+    payloads, sender_addr,
 };
 use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, Scratch};
 use stampede_sfu::bench_support::FanOut;
@@ -152,46 +154,64 @@ const PACKETS_SENT: u64 = FRAMES_FORWARDED * RUN as u64 * SUBSCRIBERS as u64;
 const FRAMES_MEASURED: u64 = 40;
 /// Estimates that each of the subscribers sends.
 const ESTIMATES: u64 = 20;
+/// Payload of a frame of 180p.
+const SMALL_BYTES: usize = 800;
+/// Subscribers whose join is counted, after one that finds nothing made yet.
+const JOINS: u16 = 10;
 
 /// A worker of the embedded SFU, its subscribers, and frames that wait to be sent to them.
-struct Sending(FanOut);
+struct Sending {
+    room: FanOut,
+    parts: usize,
+    bytes: usize,
+}
 
 impl Sending {
     fn new(subscribers: u16) -> Self {
-        let mut new = Self(FanOut::new(subscribers));
+        Self::of(subscribers, RUN, PAYLOAD_BYTES)
+    }
+
+    /// Frames of one small packet.
+    fn small(subscribers: u16) -> Self {
+        Self::of(subscribers, 1, SMALL_BYTES)
+    }
+
+    fn of(subscribers: u16, parts: usize, bytes: usize) -> Self {
+        let mut new = Self { room: FanOut::new(subscribers), parts, bytes };
         new.publish(1..=FRAMES_FORWARDED_SETTLING);
         new.forward();
-        new.0.hear();
+        new.room.hear();
         new.publish(FRAMES_FORWARDED_SETTLING + 1..=FRAMES_FORWARDED_SETTLING + FRAMES_FORWARDED);
         new
     }
 
     /// One whose subscribers have told what they estimate, which is still to be heard.
     fn told(subscribers: u16) -> Self {
-        let mut new = Self(FanOut::new(subscribers));
+        let room = FanOut::new(subscribers);
+        let mut new = Self { room, parts: RUN, bytes: PAYLOAD_BYTES };
         new.publish(1..=FRAMES_MEASURED);
         new.forward();
-        new.0.hear();
-        new.0.tell(ESTIMATES);
+        new.room.hear();
+        new.room.tell(ESTIMATES);
         new
     }
 
     fn publish(&mut self, frames: RangeInclusive<u64>) {
         for frame in frames {
-            let [first, further] = payloads(frame);
-            let mut parts = vec![further; RUN];
+            let [first, further] = payloads(frame).map(|payload| payload[..self.bytes].into());
+            let mut parts = vec![further; self.parts];
             parts[0] = first;
-            self.0.publish(&parts, frame as u32, FRAME_TIME);
+            self.room.publish(&parts, frame as u32, FRAME_TIME);
         }
     }
 
     fn forward(&mut self) {
-        while self.0.forward() {}
+        while self.room.forward() {}
     }
 
     /// Everybody was sent everything, and was heard.
     fn check(self) {
-        self.0.check();
+        self.room.check();
     }
 }
 
@@ -254,17 +274,49 @@ fn send_media(mut sending: Sending) -> Sending {
     black_box(sending)
 }
 
+#[library_benchmark(config = at_most(4_500, PACKETS_SENT / RUN as u64))]
+#[bench::to_fifty(args = (SUBSCRIBERS,), setup = Sending::small, teardown = Sending::check)]
+fn send_small(mut sending: Sending) -> Sending {
+    sending.forward();
+    black_box(sending)
+}
+
 #[library_benchmark(config = at_most(3_600, ESTIMATES * SUBSCRIBERS as u64))]
 #[bench::of_fifty(args = (SUBSCRIBERS,), setup = Sending::told, teardown = Sending::check)]
 fn hear_estimates(mut sending: Sending) -> Sending {
-    sending.0.listen();
+    sending.room.listen();
     black_box(sending)
+}
+
+/// Of a worker that somebody has joined already.
+fn joined_once() -> FanOut {
+    FanOut::new(1)
+}
+
+/// The same bound, of what the worker does alone and not its clients.
+fn at_worker(instructions_per_join: u64) -> LibraryBenchmarkConfig {
+    let mut callgrind = Callgrind::default();
+    callgrind.entry_point(EntryPoint::Custom("stampede_sfu::bench_support::worker_*".to_owned()));
+    callgrind.hard_limits([(EventKind::Ir, instructions_per_join * u64::from(JOINS))]);
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(callgrind);
+    config
+}
+
+#[library_benchmark(config = at_worker(3_000_000))]
+#[bench::of_ten(args = (), setup = joined_once)]
+fn join(mut room: FanOut) -> FanOut {
+    room.join(JOINS);
+    black_box(room)
 }
 
 library_benchmark_group!(
     name = receiving_peer,
     benchmarks = [receive, receive_estimating, receive_reporting, receive_meeting]
 );
-library_benchmark_group!(name = sending_sfu, benchmarks = [send_media, hear_estimates]);
+library_benchmark_group!(
+    name = sending_sfu,
+    benchmarks = [send_media, send_small, hear_estimates, join]
+);
 
 gungraun::main!(library_benchmark_groups = receiving_peer, sending_sfu);
