@@ -11,13 +11,15 @@ use std::time::Instant;
 
 use super::peers::PeerTable;
 use super::socket::MediaSocket;
+use super::track::Track;
 use super::tracks::TrackTable;
 
 /// Datagrams sent before anything else is looked at while participants join, about 20 ms of work. A
 /// worker that fell behind may find thousands of packets, which are seconds of it for many
 /// subscribers.
 const SHARE_SENDS_MAX: usize = 8_192;
-/// Packets of a track in a share, least: the runs in which a frame leaves should stay whole.
+/// Packets of a track in a share, least. It goes on to the end of the last frame, whose run is to stay
+/// whole.
 const SHARE_PACKETS_MIN: usize = 8;
 /// The same, most.
 const SHARE_PACKETS_MAX: usize = 64;
@@ -57,13 +59,11 @@ impl Forwarder {
         };
         for &index in bursts {
             if let Some(track) = tracks.get_mut(index) {
-                track.begin_share(packets);
+                track.begin_share(packets, SHARE_PACKETS_MAX);
             }
         }
-        self.send_share(bursts, packets, tracks, peers, socket, now);
-        let ends = bursts
-            .iter()
-            .map(|&index| tracks.get_mut(index).map_or(0, |track| track.end_share(packets)));
+        self.send_share(bursts, tracks, peers, socket, now);
+        let ends = bursts.iter().map(|&index| tracks.get_mut(index).map_or(0, Track::end_share));
         let left = ends.max().unwrap_or(0);
         joining && left <= BURST_PACKETS_MAX
     }
@@ -73,7 +73,6 @@ impl Forwarder {
     fn send_share(
         &mut self,
         bursts: &[usize],
-        packets: usize,
         tracks: &mut TrackTable,
         peers: &mut PeerTable,
         socket: &mut MediaSocket,
@@ -99,7 +98,7 @@ impl Forwarder {
                     if let Some(subscription) = subscriptions.of_track(track)
                         && let Some(track) = tracks.get_mut(track)
                     {
-                        subscription.send(&mut egress, rtc, track, packets);
+                        subscription.send(&mut egress, rtc, track);
                     }
                 }
             }

@@ -185,9 +185,13 @@ impl Offers {
             tracing::debug!(id, expected = outstanding.offer.id, "an answer's id");
         }
         // An ICE-lite server has no use for candidates: it learns an address from the first check.
-        // An answer that names addresses of another family only would end ICE before it began.
-        let sdp = Description::parse(sdp)?
-            .rewrite(|_, line| (!line.starts_with("a=candidate:")).then(|| line.into()));
+        // An answer that names addresses of another family only would end ICE before it began. Nor has
+        // str0m any for the feedback of a client that only receives: it is half of the lines, and
+        // reading them half of what an answer takes.
+        let sdp = Description::parse(sdp)?.rewrite(|_, line| {
+            let unused = ["a=candidate:", "a=rtcp-fb:"].iter().any(|it| line.starts_with(it));
+            (!unused).then(|| line.into())
+        });
         let answer = SdpAnswer::from_sdp_string(&sdp)?;
         let Outstanding { pending, subscriptions: offered, .. } = outstanding;
         subscriptions.while_lent(rtc, |subscriptions, rtc| {

@@ -322,14 +322,8 @@ impl Subscription {
         self.negotiation == Negotiation::Active && self.ssrc == ssrc
     }
 
-    /// Sends the first packets of the track's burst, as many as make a share.
-    pub(crate) fn send(
-        &mut self,
-        egress: &mut Egress<'_>,
-        rtc: &Rtc,
-        track: &mut Track,
-        share: usize,
-    ) {
+    /// Sends the packets of the track's share.
+    pub(crate) fn send(&mut self, egress: &mut Egress<'_>, rtc: &Rtc, track: &mut Track) {
         if self.negotiation != Negotiation::Active
             || self.removed
             || self.offer.wanted.paused
@@ -341,7 +335,7 @@ impl Subscription {
         let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
         let Some(wanted) = track.choice(self.limit()) else { return };
         self.temporal = track.temporal(wanted, self.offer.wanted.pictures_per_s);
-        let (packets, layout) = track.share(share, &format.extensions);
+        let (packets, layout) = track.share(&format.extensions);
         for (place, packet) in packets.iter().enumerate() {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
                 // Audio, of which a part may be sent, has no numbers.

@@ -43,7 +43,9 @@ pub(crate) struct Track {
     burst: Vec<MediaPacket>,
     /// How many of them, the first ones, were passed to other workers.
     burst_shared: usize,
-    /// The extensions of the share that is sent.
+    /// How many of them, the first ones, are sent now.
+    share: usize,
+    /// Their extensions.
     layouts: Layouts,
     keyframes: [KeyframeGate; LAYERS_MAX],
     /// Packets that subscribers may ask for again.
@@ -71,6 +73,7 @@ impl Track {
             subscribers: Vec::new(),
             burst: Vec::new(),
             burst_shared: 0,
+            share: 0,
             layouts: Layouts::default(),
             keyframes: [KeyframeGate::default(); LAYERS_MAX],
             resend: ResendCache::new(resend_packets_max),
@@ -188,9 +191,9 @@ impl Track {
         &self.burst
     }
 
-    /// The first `share` of them, with their extensions for who knows them by these ids.
-    pub(crate) fn share(&mut self, share: usize, ids: &ExtensionIds) -> (&[MediaPacket], &Layout) {
-        let packets = &self.burst[..share.min(self.burst.len())];
+    /// Those of them that are sent now, with their extensions for who knows them by these ids.
+    pub(crate) fn share(&mut self, ids: &ExtensionIds) -> (&[MediaPacket], &Layout) {
+        let packets = &self.burst[..self.share.min(self.burst.len())];
         (packets, self.layouts.of(packets, ids))
     }
 
@@ -201,19 +204,25 @@ impl Track {
         Some((self.source.as_ref()?.interested(), self.params?, new))
     }
 
-    /// Before the first `share` packets of the burst go to everybody.
-    pub(crate) fn begin_share(&mut self, share: usize) {
+    /// Before the first packets of the burst go to everybody: so many, and to the end of the frame that
+    /// they would cut in two, which is to leave as one run, but no more than `packets_max`.
+    pub(crate) fn begin_share(&mut self, packets: usize, packets_max: usize) {
+        let frame = |packet: &MediaPacket| (packet.numbers.source, packet.numbers.timestamp);
+        let more = self.burst.get(packets.saturating_sub(1)..).unwrap_or_default();
+        let rest = more.windows(2).take_while(|pair| frame(&pair[0]) == frame(&pair[1])).count();
+        self.share = (packets + rest).min(packets_max).min(self.burst.len());
         self.choices = self.activity.choices();
         self.layouts.begin_share();
-        for packet in self.burst.iter().take(share) {
+        for packet in &self.burst[..self.share] {
             self.resend.keep(packet);
         }
         self.find_keyframes();
     }
 
     /// After that; how many are left. Who waits for a keyframe that is in the rest will have it.
-    pub(crate) fn end_share(&mut self, share: usize) -> usize {
-        self.burst.drain(..share.min(self.burst.len()));
+    pub(crate) fn end_share(&mut self) -> usize {
+        self.burst.drain(..self.share.min(self.burst.len()));
+        self.share = 0;
         self.burst_shared = self.burst.len();
         self.find_keyframes();
         self.burst.len()
@@ -288,6 +297,48 @@ impl KeyframeGate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::connection::codecs;
+    use crate::media::message::Role;
+    use crate::media::packet::Extensions;
+    use crate::media::rewrite::{Numbers, Vp8Numbers};
+
+    #[test]
+    fn a_share_ends_with_a_frame_if_that_is_not_too_long() {
+        let packet = |source: u32, timestamp: u32| MediaPacket {
+            layer: 0,
+            numbers: Numbers {
+                source,
+                seq: 0,
+                timestamp,
+                vp8: Vp8Numbers::default(),
+                captured_at_unix_us: None,
+                arrived_at: Instant::now(),
+            },
+            marker: false,
+            starts_keyframe: false,
+            extensions: Extensions::default(),
+            payload: [0u8; 4].as_slice().into(),
+            primary_at: None,
+            frame: None,
+        };
+        // Two layers of a frame, of two and six packets, and a frame after them.
+        let frames = [(1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (2, 1), (2, 1), (2, 1), (1, 2)];
+        let params = codecs(Role::Publisher).params()[0];
+        for (packets, packets_max, share) in
+            [(1, 64, 2), (2, 64, 2), (3, 64, 8), (8, 64, 8), (9, 64, 9), (64, 64, 9), (3, 5, 5)]
+        {
+            let mut track = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
+            for (source, timestamp) in frames {
+                track.push(params, packet(source, timestamp));
+            }
+            track.begin_share(packets, packets_max);
+            assert_eq!(track.share(&ExtensionIds::default()).0.len(), share, "{packets}");
+            assert_eq!(track.end_share(), frames.len() - share);
+        }
+        let mut empty = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
+        empty.begin_share(8, 64);
+        assert_eq!(empty.end_share(), 0);
+    }
 
     #[test]
     fn keyframe_requests_are_merged_but_never_lost() {

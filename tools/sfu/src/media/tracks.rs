@@ -177,7 +177,9 @@ mod tests {
         let taken = tracks.take_bursts();
         assert_eq!(taken, [0, 1]);
         come(&mut tracks, 3);
-        tracks.get_mut(0).unwrap().end_share(1);
+        let first = tracks.get_mut(0).unwrap();
+        first.begin_share(1, 1);
+        first.end_share();
         come(&mut tracks, 1);
         tracks.put_back_bursts(taken);
         let mut waiting = tracks.take_bursts();
