@@ -156,8 +156,10 @@ const FRAMES_MEASURED: u64 = 40;
 const ESTIMATES: u64 = 20;
 /// Payload of a frame of 180p.
 const SMALL_BYTES: usize = 800;
-/// Subscribers whose join is counted, after one that finds nothing made yet.
-const JOINS: u16 = 10;
+/// Subscribers whose join is counted.
+const JOINS: u16 = 11;
+/// What the first of them waits for: the crypto library proves itself once a process.
+const LIBRARY_PROOF: u64 = 11_600_000;
 
 /// A worker of the embedded SFU, its subscribers, and frames that wait to be sent to them.
 struct Sending {
@@ -267,14 +269,14 @@ fn receive_meeting(mut meeting: InMeeting) -> InMeeting {
     black_box(meeting)
 }
 
-#[library_benchmark(config = at_most(5_100, PACKETS_SENT))]
+#[library_benchmark(config = at_most(4_930, PACKETS_SENT))]
 #[bench::to_fifty(args = (SUBSCRIBERS,), setup = Sending::new, teardown = Sending::check)]
 fn send_media(mut sending: Sending) -> Sending {
     sending.forward();
     black_box(sending)
 }
 
-#[library_benchmark(config = at_most(4_500, PACKETS_SENT / RUN as u64))]
+#[library_benchmark(config = at_most(4_600, PACKETS_SENT / RUN as u64))]
 #[bench::to_fifty(args = (SUBSCRIBERS,), setup = Sending::small, teardown = Sending::check)]
 fn send_small(mut sending: Sending) -> Sending {
     sending.forward();
@@ -288,26 +290,20 @@ fn hear_estimates(mut sending: Sending) -> Sending {
     black_box(sending)
 }
 
-/// Of a worker that somebody has joined already.
-fn joined_once() -> FanOut {
-    FanOut::new(1)
-}
-
 /// The same bound, of what the worker does alone and not its clients.
-fn at_worker(instructions_per_join: u64) -> LibraryBenchmarkConfig {
+fn at_worker(instructions: u64) -> LibraryBenchmarkConfig {
     let mut callgrind = Callgrind::default();
     callgrind.entry_point(EntryPoint::Custom("stampede_sfu::bench_support::worker_*".to_owned()));
-    callgrind.hard_limits([(EventKind::Ir, instructions_per_join * u64::from(JOINS))]);
+    callgrind.hard_limits([(EventKind::Ir, instructions)]);
     let mut config = LibraryBenchmarkConfig::default();
     config.tool(callgrind);
     config
 }
 
-#[library_benchmark(config = at_worker(3_000_000))]
-#[bench::of_ten(args = (), setup = joined_once)]
-fn join(mut room: FanOut) -> FanOut {
-    room.join(JOINS);
-    black_box(room)
+#[library_benchmark(config = at_worker(LIBRARY_PROOF + 4_750_000 * JOINS as u64))]
+#[bench::of_eleven(args = (JOINS,))]
+fn join(subscribers: u16) -> FanOut {
+    FanOut::new(black_box(subscribers))
 }
 
 library_benchmark_group!(
