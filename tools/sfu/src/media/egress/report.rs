@@ -138,8 +138,7 @@ mod tests {
             assert_eq!(compounds.len(), 40_usize.div_ceil(streams), "{}", cname.len());
             for compound in &compounds {
                 assert!(compound.len() <= COMPOUND_BYTES_MAX + 4);
-                let description = compound.len() - compound.len() % 4;
-                assert_eq!(description, compound.len());
+                assert!(compound.len().is_multiple_of(4));
             }
         }
         let huge: Vec<_> = (0..2).map(|ssrc| report(ssrc, &long)).collect();
