@@ -297,6 +297,7 @@ impl Backend for Mmsg {
         self.epoch = self.epoch.wrapping_add(1);
         self.slots.free_left(|_| {});
         self.flush();
+        self.queue.begin_poll();
         self.noticed = false;
         let started = if wait.timeout.is_zero() { None } else { Some(Instant::now()) };
         let remaining = |wanted: Duration| match started {

@@ -24,8 +24,9 @@ const DATAGRAM_BYTES_MAX: usize = 65_507;
 const ARENA_BYTES_PER_SLOT: usize = 1_500;
 /// Every path carries datagrams of this size, so a refusal at or below it is not about the size.
 const SEGMENT_BYTES_SAFE: usize = 1_200;
-/// How long one flush waits in all for a kernel that has no room. What finds none after that is
-/// lost and counted as a send error: waiting longer would only move the loss to the receive side.
+/// How long the flushes between two polls wait in all for a kernel that has no room. What finds none
+/// after that is lost and counted as a send error: nothing is received meanwhile, so waiting longer
+/// would only move the loss to the receive side.
 const BUSY_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long one wait for room in a socket's send buffer takes at most.
 const BUSY_WAIT_ONCE_MS_MAX: i32 = 2;
@@ -62,7 +63,7 @@ pub(crate) struct SendQueue {
     headers: Headers,
     /// Datagrams longer than this aren't merged: 0 once the kernel has refused GSO altogether.
     segment_bytes_max: usize,
-    /// How long the running flush has waited for room.
+    /// How long has been waited for room since the last poll.
     waited: Duration,
 }
 
@@ -231,6 +232,10 @@ impl SendQueue {
         self.entries.clear();
         self.arena_used = 0;
         self.last_destination = None;
+    }
+
+    /// The backend polls: it may be waited for room again.
+    pub(crate) fn begin_poll(&mut self) {
         self.waited = Duration::ZERO;
     }
 
@@ -276,7 +281,7 @@ impl SendQueue {
         }
     }
 
-    /// Waits until the kernel takes a send that it had no room for, as long as the flush may.
+    /// Waits until the kernel takes a send that it had no room for, as long as may be waited.
     fn send_when_there_is_room(
         &mut self,
         index: usize,
@@ -465,6 +470,8 @@ impl Headers {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     fn destination(port: u16) -> SocketAddr {
@@ -521,6 +528,27 @@ mod tests {
             queue.push(0, 3, destination(1), &[0; 4_000]).unwrap();
         }
         assert_eq!(runs(&queue), [(2, 8_000), (1, 4_000)]);
+    }
+
+    #[test]
+    fn a_kernel_without_room_is_waited_for_so_long_between_two_polls_and_no_longer() {
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut queue = SendQueue::new(8).unwrap();
+        let mut stats = UdpStats::default();
+        let full = io::Error::from_raw_os_error(libc::EAGAIN);
+        let mut refused = |queue: &mut SendQueue| {
+            queue.push(0, sender.as_raw_fd(), receiver.local_addr().unwrap(), &[0; 100]).unwrap();
+            queue.recover(0, &full, &mut stats);
+            queue.clear();
+            (stats.datagrams_out, stats.send_errors)
+        };
+        assert_eq!(refused(&mut queue), (1, 0));
+        assert!(queue.waited > Duration::ZERO, "of one flush and the next");
+        queue.waited = BUSY_WAIT_MAX;
+        assert_eq!(refused(&mut queue), (1, 1));
+        queue.begin_poll();
+        assert_eq!(refused(&mut queue), (2, 1));
     }
 
     #[test]

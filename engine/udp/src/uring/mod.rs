@@ -340,6 +340,7 @@ impl Uring {
         self.wanted = wait.datagrams_max.clamp(1, self.batch_max);
         self.epoch = self.epoch.wrapping_add(1);
         self.flush();
+        self.queue.begin_poll();
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
