@@ -186,10 +186,12 @@ impl Offers {
         }
         // An ICE-lite server has no use for candidates: it learns an address from the first check.
         // An answer that names addresses of another family only would end ICE before it began. Nor has
-        // str0m any for the feedback of a client that only receives: it is half of the lines, and
-        // reading them half of what an answer takes.
+        // str0m any for most feedback of a client that only receives: it is half of the lines, and
+        // reading them half of what an answer takes. What an answer says of transport-cc goes into
+        // all later offers, so that stays.
         let sdp = Description::parse(sdp)?.rewrite(|_, line| {
-            let unused = ["a=candidate:", "a=rtcp-fb:"].iter().any(|it| line.starts_with(it));
+            let feedback = line.starts_with("a=rtcp-fb:") && !line.ends_with(" transport-cc");
+            let unused = feedback || line.starts_with("a=candidate:");
             (!unused).then(|| line.into())
         });
         let answer = SdpAnswer::from_sdp_string(&sdp)?;
@@ -286,8 +288,9 @@ mod tests {
         let mut client = RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now);
         let (mut subscriptions, mut offers) = (Subscriptions::default(), Offers::default());
         let mut named: Vec<Vec<String>> = Vec::new();
-        for track in 0..3 {
-            subscriptions.add(subscription(track, MediaKind::Video));
+        let kinds = [MediaKind::Video, MediaKind::Audio, MediaKind::Video, MediaKind::Audio];
+        for (track, kind) in kinds.into_iter().enumerate() {
+            subscriptions.add(subscription(track, kind));
             let now = offers.want(now);
             let offer = offers.offer(&mut server, &mut subscriptions, now).0.unwrap();
             let of_streams = offer.sdp.lines().filter(|line| line.starts_with("a=ssrc"));
@@ -305,6 +308,37 @@ mod tests {
             assert!(more.len() > fewer.len());
         }
     }
+
+    #[test]
+    fn later_offers_want_the_feedback_that_the_first_did() {
+        for congestion in [Congestion::Remb, Congestion::Twcc] {
+            let now = Instant::now();
+            let crypto = stampede_core::crypto::provider;
+            let config = ConnectionConfig::generate(crypto()).unwrap().with_congestion(congestion);
+            let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
+            let mut client = RtcConfig::new().set_crypto_provider(Arc::new(crypto())).build(now);
+            let (mut subscriptions, mut offers) = (Subscriptions::default(), Offers::default());
+            let mut wanted: Vec<Vec<String>> = Vec::new();
+            for track in 0..3 {
+                subscriptions.add(subscription(track, MediaKind::Video));
+                let now = offers.want(now);
+                let offer = offers.offer(&mut server, &mut subscriptions, now).0.unwrap();
+                let sections: Vec<&str> = offer.sdp.split("m=video").skip(1).collect();
+                assert_eq!(sections.len(), track + 1);
+                for section in sections {
+                    let lines = section.lines().filter(|line| line.starts_with("a=rtcp-fb:"));
+                    wanted.push(lines.map(str::to_owned).collect());
+                }
+                let parsed = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
+                let answer = client.sdp_api().accept_offer(parsed).unwrap().to_sdp_string();
+                offers.accept_answer(&mut server, &mut subscriptions, offer.id, &answer).unwrap();
+            }
+            let numbered = wanted[0].iter().any(|line| line.ends_with(" transport-cc"));
+            assert_eq!(numbered, congestion == Congestion::Twcc);
+            assert!(wanted.iter().all(|lines| *lines == wanted[0]), "{wanted:#?}");
+        }
+    }
+
 
     fn subscription(track: usize, kind: MediaKind) -> Subscription {
         let offer = TrackOffer {
