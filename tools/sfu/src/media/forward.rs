@@ -19,7 +19,8 @@ use super::tracks::TrackTable;
 /// subscribers.
 const SHARE_SENDS_MAX: usize = 8_192;
 /// Packets of a track in a share, least. It goes on to the end of the last frame, whose run is to stay
-/// whole.
+/// whole, but by no more than as many again: a run has no more packets of full length, and a large
+/// keyframe is not to hold up those who join.
 const SHARE_PACKETS_MIN: usize = 8;
 /// The same, most.
 const SHARE_PACKETS_MAX: usize = 64;
@@ -59,7 +60,7 @@ impl Forwarder {
         };
         for &index in bursts {
             if let Some(track) = tracks.get_mut(index) {
-                track.begin_share(packets, SHARE_PACKETS_MAX);
+                track.begin_share(packets, packets_with_the_frame(packets));
             }
         }
         self.send_share(bursts, tracks, peers, socket, now);
@@ -110,4 +111,27 @@ impl Forwarder {
 /// while participants join.
 fn share_packets(subscriptions: usize) -> usize {
     (SHARE_SENDS_MAX / subscriptions.max(1)).clamp(SHARE_PACKETS_MIN, SHARE_PACKETS_MAX)
+}
+
+/// Packets of each track in a share that ends with a frame, most.
+fn packets_with_the_frame(packets: usize) -> usize {
+    (packets + SHARE_PACKETS_MIN).min(SHARE_PACKETS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_while_somebody_joins_is_bounded_with_the_rest_of_its_frame() {
+        // Subscribers, packets of each track, and with the end of the frame.
+        for (subscriptions, packets, with_frame) in
+            [(0, 64, 64), (1, 64, 64), (256, 32, 40), (1_024, 8, 16), (2_000, 8, 16)]
+        {
+            assert_eq!(share_packets(subscriptions), packets, "{subscriptions}");
+            assert_eq!(packets_with_the_frame(packets), with_frame, "{subscriptions}");
+            let sends = with_frame * subscriptions;
+            assert!(subscriptions > 1_024 || sends <= 2 * SHARE_SENDS_MAX, "{sends}");
+        }
+    }
 }

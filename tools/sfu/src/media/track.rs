@@ -335,6 +335,14 @@ mod tests {
             assert_eq!(track.share(&ExtensionIds::default()).0.len(), share, "{packets}");
             assert_eq!(track.end_share(), frames.len() - share);
         }
+        // A keyframe of 60 packets does not go at once while somebody joins.
+        let mut large = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
+        (0..60).for_each(|_| large.push(params, packet(1, 1)));
+        for (share, left) in [(16, 44), (16, 28), (16, 12), (12, 0)] {
+            large.begin_share(8, 16);
+            assert_eq!(large.share(&ExtensionIds::default()).0.len(), share);
+            assert_eq!(large.end_share(), left);
+        }
         let mut empty = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
         empty.begin_share(8, 64);
         assert_eq!(empty.end_share(), 0);
