@@ -77,7 +77,10 @@ fn sfu_cores(allowed: &[usize], asked: CoresAsked<'_>) -> Vec<usize> {
         (true, None) => {
             let taken = |core: &&usize| asked.cores.is_some_and(|list| list.0.contains(core));
             let free: Vec<usize> = allowed.iter().filter(|core| !taken(core)).copied().collect();
-            let count = sfu_share(allowed.len()).min(free.len().saturating_sub(1).max(1));
+            // Workers that were asked for come first, and signalling has a core where there is one.
+            let wanted = asked.workers.filter(|_| asked.cores.is_none());
+            let beside = wanted.map_or(0, |workers| workers as usize);
+            let count = sfu_share(allowed.len()).min(free.len().saturating_sub(1 + beside)).max(1);
             free[free.len().saturating_sub(count)..].to_vec()
         }
     }
@@ -154,6 +157,19 @@ mod tests {
         let all = list(&[0, 1]);
         let divided = split(&[0, 1], CoresAsked { cores: Some(&all), ..asked }).unwrap();
         assert!(divided.sfu_cores.is_empty(), "no core is left for it alone");
+        // How many workers, and their cores: the SFU has what they leave, and one at least.
+        for (workers, worker_cores, sfu) in [
+            (2, &[1, 2][..], &[5, 6, 7][..]),
+            (5, &[1, 2, 3, 4, 5], &[6, 7]),
+            (6, &[1, 2, 3, 4, 5, 6], &[7]),
+            (9, &[1, 2, 3, 4, 5, 6], &[7]),
+        ] {
+            let asked = CoresAsked { workers: Some(workers), ..CoresAsked::default() };
+            let asked = CoresAsked { embedded: true, ..asked };
+            let divided = split(&[0, 1, 2, 3, 4, 5, 6, 7], asked).unwrap();
+            assert_eq!((&*divided.worker_cores, &*divided.sfu_cores), (worker_cores, sfu));
+            assert_eq!(divided.workers, workers as usize);
+        }
     }
 
     #[test]
