@@ -52,6 +52,9 @@ const ESTIMATE_BPS: u64 = 3_000_000;
 /// Rounds of a handshake; it takes a few.
 const ROUNDS_MAX: usize = 1_000;
 const ROUND: Duration = Duration::from_millis(5);
+/// What one send takes, as in `engine/udp/src/send.rs`.
+const RUN_PACKETS_MAX: usize = 64;
+const RUN_BYTES_MAX: usize = 10_000;
 /// The id by which clients know the capture time.
 const CAPTURE_TIME_ID: u8 = 9;
 
@@ -63,19 +66,36 @@ struct Wire {
     buffer: Vec<u8>,
     stats: UdpStats,
     /// Sends that this was: packets of one length to one place are one, and a shorter one ends it, as
-    /// UDP GSO has it.
+    /// the queue of `stampede_udp` has it.
     runs: u64,
-    /// The latest of them: where to, how long its packets are, and whether it has ended.
-    run: Option<(SocketAddr, usize, bool)>,
+    /// The latest of them.
+    run: Option<Run>,
+}
+
+#[derive(Clone, Copy)]
+struct Run {
+    destination: SocketAddr,
+    /// Length of its packets but the last.
+    segment: usize,
+    packets: usize,
+    bytes: usize,
+    ended: bool,
 }
 
 impl Wire {
     fn count_run(&mut self, destination: SocketAddr, len: usize) {
-        let latest =
-            self.run.filter(|(to, segment, ended)| *to == destination && len <= *segment && !ended);
+        let latest = self.run.filter(|run| {
+            !run.ended
+                && run.destination == destination
+                && len <= run.segment
+                && run.packets < RUN_PACKETS_MAX
+                && run.bytes + len <= RUN_BYTES_MAX
+        });
         self.runs += u64::from(latest.is_none());
-        let segment = latest.map_or(len, |(_, segment, _)| segment);
-        self.run = Some((destination, segment, len < segment));
+        let begun = Run { destination, segment: len, packets: 0, bytes: 0, ended: false };
+        let run = latest.unwrap_or(begun);
+        let (packets, bytes) = (run.packets + 1, run.bytes + len);
+        self.run = Some(Run { packets, bytes, ended: len < run.segment, ..run });
     }
 }
 
