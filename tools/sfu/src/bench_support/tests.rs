@@ -176,8 +176,13 @@ fn sender_reports_say_what_was_sent_and_when() {
             let error = error.unwrap_or_else(|error| error.duration());
             assert!(error < Duration::from_millis(20), "{error:?}");
         }
-        let apart = client.reports[1].received_at - client.reports[0].received_at;
+        let [first, second] = &client.reports[..] else { panic!("{:?}", client.reports) };
+        let apart = second.received_at - first.received_at;
         assert!((Duration::from_secs(3)..Duration::from_millis(3_100)).contains(&apart));
+        // Whatever the wall clock was set to in between.
+        let [first, second] = [first, second].map(|report| report.sender_info.ntp_time);
+        let told = second.duration_since(first).unwrap();
+        assert!(told.abs_diff(apart) < Duration::from_nanos(100), "{told:?} {apart:?}");
         let (ssrc, offer) = (client.ssrc, &client.offer);
         let mut api = client.rtc.direct_api();
         let cname = api.stream_rx(&ssrc).unwrap().cname().unwrap();
@@ -186,18 +191,66 @@ fn sender_reports_say_what_was_sent_and_when() {
 }
 
 #[test]
-fn a_frame_leaves_as_one_run() {
+fn a_stream_that_begins_later_is_reported_within_a_second_and_goes_on_in_another_codec() {
+    let mut room = FanOut::new(1);
+    // The first report of a peer is a second after it has connected, when nothing was sent yet.
+    for _ in 0..300 {
+        room.pass(ROUND);
+        room.exchange();
+    }
+    assert!(room.clients[0].reports.is_empty());
+    let began = room.now;
+    let mut frame = 0;
+    let mut play = |room: &mut FanOut, track: TrackKey, until: Duration| {
+        while room.now - began < until {
+            frame += 1;
+            room.publish(&[true, false].map(|it| payload(it, PAYLOAD_BYTES)), frame, FRAME);
+            room.coming.back_mut().unwrap().track = track;
+            assert!(room.forward());
+            room.exchange();
+        }
+    };
+    play(&mut room, TRACK, Duration::from_millis(1_200));
+    let [first] = &room.clients[0].reports[..] else { panic!("{:?}", room.clients[0].reports) };
+    let first = first.sender_info;
+    assert_eq!(first.ssrc, room.clients[0].ssrc);
+
+    let to = TrackKey(TRACK.0 + 1);
+    let switch = Command::Switch { peer: PeerKey(0), from: TRACK, to };
+    worker_carries_out(&mut room.worker, switch);
+    play(&mut room, to, Duration::from_millis(4_500));
+    let [_, second] = &room.clients[0].reports[..] else { panic!("{:?}", room.clients[0].reports) };
+    let second = second.sender_info;
+    assert_eq!(second.ssrc, first.ssrc, "the same stream");
+    // Two packets a frame, 25 frames a second; one frame is under way when a report is made.
+    let apart = second.sender_packet_count - first.sender_packet_count;
+    assert!((148..=152).contains(&apart), "{first:?} {second:?}");
+    let ticks = second.rtp_time.numer() - first.rtp_time.numer();
+    // 75 frames of 3,333 each, and at the change one by the clock.
+    assert!((249_000..251_000).contains(&ticks), "{first:?} {second:?}");
+}
+
+#[test]
+fn a_frame_leaves_in_as_few_runs_as_their_bytes_allow() {
     let mut room = FanOut::new(3);
     // Of one length in payload, as our publishers' are, or where they sent the capture time as well,
-    // with an extension block eight bytes longer. The last may be shorter.
-    for (frame, first, last) in [(1, 1_000, 1_000), (2, 992, 1_000), (3, 1_000, 700)] {
+    // with an extension block eight bytes longer. The last may be shorter. Of 1,000 bytes and headers
+    // nine packets are a run.
+    for (frame, first, last, packets, runs) in [
+        (1, 1_000, 1_000, 7, 1),
+        (2, 992, 1_000, 7, 1),
+        (3, 1_000, 700, 7, 1),
+        (4, 1_000, 1_000, 12, 2),
+        (5, 992, 700, 18, 2),
+        (6, 1_000, 1_000, 19, 3),
+    ] {
         let mut parts = vec![payload(true, first)];
-        parts.resize(6, payload(false, 1_000));
+        parts.resize(packets - 1, payload(false, 1_000));
         parts.push(payload(false, last));
         room.publish(&parts, frame, FRAME);
         let before = room.wire.borrow().runs;
         assert!(room.forward());
-        assert_eq!(room.wire.borrow().runs - before, 3, "frame {frame}");
+        assert_eq!(room.wire.borrow().runs - before, 3 * runs, "frame {frame}");
     }
     room.hear();
     room.check();

@@ -439,7 +439,9 @@ mod tests {
             let (offer, pending) = api.apply().unwrap();
             let offer = (self.amended)(&offer.to_sdp_string());
             let Self { answers, server, subscriptions, client, .. } = self;
-            let answer = answers.answer(server, subscriptions, &offer, &[])?;
+            let answer = subscriptions.while_lent(server, |subscriptions, server| {
+                answers.answer(server, subscriptions, &offer, &[])
+            })?;
             let sdp = str0m::change::SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
             client.sdp_api().accept_answer(pending, sdp).unwrap();
             Ok(answer)
@@ -478,6 +480,30 @@ mod tests {
         rig.answers.want(later);
         let wanted = rig.answers.missing(&rig.subscriptions, later + NEGOTIATION_DEBOUNCE);
         assert_eq!(wanted, Some(Slots::default()), "an offer, and no m-line");
+    }
+
+    #[test]
+    fn str0m_knows_a_stream_only_while_it_writes_of_it() {
+        let mut rig = Rig::new();
+        let mut named: Vec<Vec<String>> = Vec::new();
+        let kinds = [MediaKind::Video, MediaKind::Audio, MediaKind::Video, MediaKind::Audio];
+        for (track, kind) in kinds.into_iter().enumerate() {
+            rig.subscribe(track, kind);
+            let audio = u32::from(kind == MediaKind::Audio);
+            let answer = rig.offer(audio, 1 - audio).unwrap();
+            assert_eq!((answer.mid_to_track_id.len(), answer.missing), (track + 1, None));
+            let of_streams = answer.sdp.lines().filter(|line| line.starts_with("a=ssrc"));
+            named.push(of_streams.map(str::to_owned).collect());
+            for slot in &rig.slots {
+                let (mut server, mut client) = (rig.server.direct_api(), rig.client.direct_api());
+                assert!(server.stream_tx_by_mid(*slot, None).is_none(), "{track}");
+                assert!(client.stream_rx_by_mid(*slot, None).is_some(), "{track}");
+            }
+        }
+        for (fewer, more) in named.iter().zip(&named[1..]) {
+            assert!(!fewer.is_empty() && more.starts_with(fewer), "{fewer:?} {more:?}");
+            assert!(more.len() > fewer.len());
+        }
     }
 
     #[test]

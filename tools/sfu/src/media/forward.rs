@@ -38,6 +38,8 @@ const BURST_PACKETS_MAX: usize = 1_024;
 pub(crate) struct Forwarder {
     /// Number of the last share.
     share: u64,
+    /// Peers that got the first packet of a stream.
+    begun: Vec<usize>,
 }
 
 impl Forwarder {
@@ -69,6 +71,11 @@ impl Forwarder {
         joining && left <= BURST_PACKETS_MAX
     }
 
+    /// Peers that got the first packet of a stream since the last call.
+    pub(crate) fn take_begun(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.begun)
+    }
+
     /// Sends the first packets of these tracks' bursts to everybody, to one subscriber after the
     /// other.
     fn send_share(
@@ -95,12 +102,16 @@ impl Forwarder {
                 served += 1;
                 let sending = peer.sending(socket, now, sent_at);
                 let Some((subscriptions, mut egress, rtc)) = sending else { continue };
+                let mut begins = false;
                 for &track in &bursts[i..] {
                     if let Some(subscription) = subscriptions.of_track(track)
                         && let Some(track) = tracks.get_mut(track)
                     {
-                        subscription.send(&mut egress, rtc, track);
+                        begins |= subscription.send(&mut egress, rtc, track);
                     }
+                }
+                if begins {
+                    self.begun.push(subscriber);
                 }
             }
         }

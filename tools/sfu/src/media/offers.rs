@@ -339,7 +339,6 @@ mod tests {
         }
     }
 
-
     fn subscription(track: usize, kind: MediaKind) -> Subscription {
         let offer = TrackOffer {
             track: TrackKey(track as u64),

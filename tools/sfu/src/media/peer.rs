@@ -23,7 +23,7 @@ use super::congestion::{Act, Congestion};
 use super::connection::ConnectionConfig;
 use super::egress::Egress;
 use super::egress::extensions::abs_send_time;
-use super::egress::report::{self, StreamReport};
+use super::egress::report;
 use super::egress::srtp::Srtp;
 use super::endpoint::Endpoint;
 use super::failure::{NegotiationError, PeerFailure};
@@ -45,7 +45,7 @@ const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
-/// A client that has just connected is told sooner: it needs the times to play audio with video.
+/// Of a stream that has just begun a client is told sooner: it needs the times to play audio with video.
 const REPORT_FIRST: Duration = Duration::from_secs(1);
 
 /// A peer connection.
@@ -560,23 +560,23 @@ impl Peer {
         Some((&mut self.subscriptions, egress, &self.rtc))
     }
 
+    /// The client gets a stream that it has not been told of: when it is told, once it is connected.
+    pub(crate) fn report_soon(&mut self, now: Instant) -> Option<Instant> {
+        let at = self.outgoing.reports_at.as_mut()?;
+        *at = (now + REPORT_FIRST).min(*at);
+        Some(*at)
+    }
+
     /// Tells the client what was sent to it, if that is due; `wall` is what the clock says now.
     pub(crate) fn report(&mut self, socket: &mut MediaSocket, now: Instant, wall: SystemTime) {
         if self.outgoing.reports_at.is_none_or(|at| now < at) {
             return;
         }
         self.outgoing.reports_at = Some(now + SENDER_REPORT_INTERVAL);
-        let Self { subscriptions, negotiation, rtc, outgoing, addresses, .. } = self;
+        let Self { subscriptions, outgoing, addresses, .. } = self;
         let Some(destination) = addresses.destination() else { return };
         let Some(srtp) = outgoing.srtp.as_deref_mut() else { return };
-        let reports = subscriptions.iter().filter_map(|subscription| {
-            let (ssrc, sent, rtp_time) = subscription.report(now)?;
-            let cname = match negotiation {
-                Negotiation::Offers(_) => rtc.media(subscription.mid()?)?.cname().into(),
-                Negotiation::Answers(_) => subscription.stream_id().into(),
-            };
-            Some(StreamReport { ssrc, sent, rtp_time, cname })
-        });
+        let reports = subscriptions.iter().filter_map(|subscription| subscription.report(now));
         for compound in report::compounds(&reports.collect::<Vec<_>>(), wall) {
             let Some(sealed) = srtp.seal_rtcp(&compound) else { return };
             let mut copy = |buffer: &mut [u8]| {

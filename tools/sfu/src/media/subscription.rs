@@ -15,7 +15,7 @@ use super::congestion::allocate::Demand;
 use super::congestion::nacks::Asked;
 use super::egress::extensions::{ExtensionBlock, ExtensionIds, OwnBlock, StampId};
 use super::egress::packet::Packet;
-use super::egress::report::{self, Sent};
+use super::egress::report::{self, Sent, StreamReport};
 use super::egress::{Egress, Outcome};
 use super::layers::{Cap, Layer};
 use super::message::{TrackKey, TrackOffer, Wanted};
@@ -57,6 +57,8 @@ pub(crate) struct Subscription {
     ssrc: Ssrc,
     /// SSRC of retransmissions, if the client takes them.
     rtx_ssrc: Option<u32>,
+    /// As its m-line has it.
+    cname: Box<str>,
     /// Extended sequence number of the next retransmission.
     rtx_index: u64,
     rewriter: Rewriter,
@@ -118,6 +120,7 @@ impl Subscription {
             first: (first_seq, first_rtx),
             ssrc: Ssrc::from(0),
             rtx_ssrc: None,
+            cname: Box::default(),
             rtx_index: u64::from(first_rtx),
             rewriter: Rewriter::new(first_seq),
             layer: None,
@@ -186,14 +189,16 @@ impl Subscription {
         self.negotiation = Negotiation::Offered;
     }
 
-    /// The client has answered: it is ready to send.
-    pub(crate) fn activate(&mut self, rtc: &mut Rtc) {
-        self.negotiation = Negotiation::Active;
+    /// The client has answered, and what is sent has this name there: it is ready to send, unless
+    /// str0m sends nothing by its m-line.
+    pub(crate) fn activate(&mut self, rtc: &mut Rtc, cname: Box<str>) {
         let Some(mid) = self.mid else { return };
         let mut api = rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, None) else { return };
+        self.negotiation = Negotiation::Active;
         self.ssrc = stream.ssrc();
         self.rtx_ssrc = stream.rtx().map(|rtx| *rtx);
+        self.cname = cname;
         // What str0m knows of a stream is for its SDP alone: see `lend`.
         api.remove_stream_tx(self.ssrc);
     }
@@ -322,25 +327,24 @@ impl Subscription {
         self.negotiation == Negotiation::Active && self.ssrc == ssrc
     }
 
-    /// Sends the packets of the track's share.
-    pub(crate) fn send(&mut self, egress: &mut Egress<'_>, rtc: &Rtc, track: &mut Track) {
+    /// Sends the packets of the track's share. Whether the first of its SSRC is among them.
+    pub(crate) fn send(&mut self, egress: &mut Egress<'_>, rtc: &Rtc, track: &mut Track) -> bool {
         if self.negotiation != Negotiation::Active
             || self.removed
             || self.offer.wanted.paused
             || self.cap == Cap::Paused
         {
-            return;
+            return false;
         }
         let numbered = egress.log.is_some();
-        let Some(format) = self.look_up_format(track, rtc, numbered) else { return };
-        let Some(wanted) = track.choice(self.limit()) else { return };
+        let Some(format) = self.look_up_format(track, rtc, numbered) else { return false };
+        let Some(wanted) = track.choice(self.limit()) else { return false };
+        let sent_before = self.sent.packets;
         self.temporal = track.temporal(wanted, self.offer.wanted.pictures_per_s);
         let (packets, layout) = track.share(&format.extensions);
         for (place, packet) in packets.iter().enumerate() {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
-                // Audio, of which a part may be sent, has no numbers.
-                let stamp = egress.stamp(&format.extensions, packet.payload.len());
-                let block = layout.block(place, stamp);
+                let block = layout.block(place);
                 self.send_packet(egress, &format, (packet, marker), &numbers, block);
             }
         }
@@ -348,6 +352,7 @@ impl Subscription {
         {
             track.want_keyframe(layer);
         }
+        sent_before == 0 && self.sent.packets > 0
     }
 
     fn send_packet(
@@ -366,7 +371,7 @@ impl Subscription {
             (None, _) => (format.payload_type, &packet.payload[..]),
         };
         self.sent.add(payload.len());
-        let outcome = egress.send(&Packet {
+        let packet = Packet {
             payload_type: *payload_type,
             marker,
             index: numbers.seq,
@@ -377,7 +382,8 @@ impl Subscription {
             payload,
             vp8: numbers.vp8,
             padding: 0,
-        });
+        };
+        let outcome = egress.send(format.extensions.stamp(), packet);
         if let Some(outcome) = outcome {
             self.count(outcome, false);
         }
@@ -413,22 +419,22 @@ impl Subscription {
         }
         let numbers = Numbers { seq: source_seq, ..packet.numbers };
         let Some(numbers) = mapping.apply(&numbers) else { return };
-        let stamp = egress.stamp(&format.extensions, packet.payload.len());
         let block = OwnBlock::of_packet(packet, &format.extensions);
         let index = self.rtx_index;
         self.rtx_index += 1;
-        let outcome = egress.send(&Packet {
+        let packet = Packet {
             payload_type: *payload_type,
             marker: marker.unwrap_or(packet.marker),
             index,
             timestamp: numbers.timestamp,
             ssrc,
-            extensions: block.stamped(stamp),
+            extensions: block.block(),
             original: Some(numbers.seq as u16),
             payload: &packet.payload,
             vp8: numbers.vp8,
             padding: 0,
-        });
+        };
+        let outcome = egress.send(format.extensions.stamp(), packet);
         if let Some(outcome) = outcome {
             self.count(outcome, true);
         }
@@ -451,21 +457,21 @@ impl Subscription {
         let block = OwnBlock::of_padding(&format.extensions);
         let (mut packets, mut sent) = (0, 0);
         while sent < bytes {
-            let stamp = egress.stamp(&format.extensions, usize::from(PADDING_BYTES));
             let index = self.rtx_index;
             self.rtx_index += 1;
-            egress.send(&Packet {
+            let packet = Packet {
                 payload_type: *payload_type,
                 marker: false,
                 index,
                 timestamp,
                 ssrc,
-                extensions: block.stamped(stamp),
+                extensions: block.block(),
                 original: None,
                 payload: &[],
                 vp8: None,
                 padding: PADDING_BYTES,
-            });
+            };
+            egress.send(format.extensions.stamp(), packet);
             packets += 1;
             sent += u64::from(PADDING_BYTES);
         }
@@ -501,13 +507,12 @@ impl Subscription {
         })
     }
 
-    /// What its sender report says at this moment: of which SSRC, what was sent, and the RTP time;
-    /// `None` before the first packet.
-    pub(crate) fn report(&self, at: Instant) -> Option<(u32, Sent, u32)> {
+    /// What its sender report says at this moment; `None` before the first packet.
+    pub(crate) fn report(&self, at: Instant) -> Option<StreamReport<'_>> {
         let live = self.negotiation == Negotiation::Active && !self.removed;
         let (timestamp, arrived_at) = self.rewriter.last_passed().filter(|_| live)?;
         let rtp_time = report::rtp_time(timestamp, arrived_at, at, self.clock_rate);
-        Some((*self.ssrc, self.sent, rtp_time))
+        Some(StreamReport { ssrc: *self.ssrc, sent: self.sent, rtp_time, cname: &self.cname })
     }
 
     /// The subscriber has asked for a keyframe.

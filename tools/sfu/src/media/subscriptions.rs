@@ -132,7 +132,7 @@ impl Subscriptions {
         let mut waiting = self.new_ones().filter(|(_, new)| new.offer().kind == kind);
         let Some((_, subscription)) = waiting.next() else { return false };
         subscription.set_offered(mid);
-        subscription.activate(rtc);
+        subscription.activate(rtc, subscription.stream_id().into());
         true
     }
 
@@ -160,8 +160,11 @@ impl Subscriptions {
 
     /// The client has answered the offer of this one.
     pub(crate) fn activate(&mut self, index: usize, rtc: &mut Rtc) {
-        if let Some(subscription) = self.all.get_mut(index) {
-            subscription.activate(rtc);
+        if let Some(subscription) = self.all.get_mut(index)
+            && let Some(media) = subscription.mid().and_then(|mid| rtc.media(mid))
+        {
+            let cname = media.cname().into();
+            subscription.activate(rtc, cname);
         }
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! Read here and not by str0m: thousands of subscribers that estimate send thousands of these a
 //! second, and str0m, which has sent none of the media, would look at its whole connection for each.
+//!
+//! Extended reports (RFC 3611) are passed over, so a client that asks for its round trip is told none
+//! (DLRR); nor is a BYE sent when a track ends, which SDP tells.
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;

@@ -95,6 +95,11 @@ pub(crate) struct ExtensionBlock<'a> {
 }
 
 impl ExtensionBlock<'_> {
+    /// It with this stamp.
+    pub(super) fn stamped(self, stamp: Stamp) -> Self {
+        Self { stamp, ..self }
+    }
+
     /// Bytes of it.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.len()
@@ -150,9 +155,9 @@ impl OwnBlock {
         Self { bytes }
     }
 
-    /// With this stamp.
-    pub(crate) fn stamped(&self, stamp: Stamp) -> ExtensionBlock<'_> {
-        ExtensionBlock { bytes: &self.bytes, stamp }
+    /// It, without a stamp.
+    pub(crate) fn block(&self) -> ExtensionBlock<'_> {
+        ExtensionBlock { bytes: &self.bytes, stamp: Stamp::None }
     }
 }
 
@@ -167,12 +172,12 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The block of the packet at this place of the share.
-    pub(crate) fn block(&self, place: usize, stamp: Stamp) -> ExtensionBlock<'_> {
+    /// The block of the packet at this place of the share, without a stamp.
+    pub(crate) fn block(&self, place: usize) -> ExtensionBlock<'_> {
         let before = place.checked_sub(1).and_then(|before| self.ends.get(before));
         let end = self.ends.get(place).copied().unwrap_or_default();
         let bytes = self.bytes.get(before.copied().unwrap_or(0)..end).unwrap_or_default();
-        ExtensionBlock { bytes, stamp }
+        ExtensionBlock { bytes, stamp: Stamp::None }
     }
 
     fn fill(&mut self, packets: &[MediaPacket], ids: ExtensionIds) {
@@ -387,7 +392,7 @@ mod tests {
         write_block(&mut block.bytes, values, descriptor, ids);
         assert_eq!(block.bytes.len(), block_bytes_of(values, descriptor, ids));
         let mut out = vec![9; block.bytes.len()];
-        block.stamped(stamp).write(&mut out);
+        block.block().stamped(stamp).write(&mut out);
         out
     }
 
@@ -491,7 +496,7 @@ mod tests {
             let mut layouts = Layouts::default();
             let layout = layouts.of(packets, ids);
             let lengths = packets.iter().enumerate().map(|(place, packet)| {
-                let block = layout.block(place, Stamp::SentAt([1, 2, 3]));
+                let block = layout.block(place).stamped(Stamp::SentAt([1, 2, 3]));
                 let mut out = vec![9; block.bytes()];
                 block.write(&mut out);
                 assert_eq!(out[..8], [0xbe, 0xde, 0, out.len() as u8 / 4 - 1, 0x52, 1, 2, 3]);
@@ -522,7 +527,7 @@ mod tests {
         let mut layouts = Layouts::default();
         let ids = ExtensionIds::of(&map(), MediaKind::Video, false);
         let layout = layouts.of(&packets, &ids);
-        assert_eq!([0, 1].map(|place| layout.block(place, Stamp::None).bytes()), [16, 0]);
+        assert_eq!([0, 1].map(|place| layout.block(place).bytes()), [16, 0]);
     }
 
     #[test]
@@ -535,7 +540,7 @@ mod tests {
                 map.set(id, Extension::AbsoluteCaptureTime);
                 let ids = ExtensionIds::of(&map, MediaKind::Video, false);
                 let mut out = [0; 16];
-                layouts.of(&packets, &ids).block(0, Stamp::None).write(&mut out);
+                layouts.of(&packets, &ids).block(0).write(&mut out);
                 assert_eq!(out[4] >> 4, id);
             }
             assert_eq!(layouts.all.len(), LAYOUTS_MAX);
@@ -543,6 +548,6 @@ mod tests {
         layouts.begin_share();
         let other = [packet(1, 1, false, 500)];
         let ids = ExtensionIds::of(&map(), MediaKind::Video, false);
-        assert_eq!(layouts.of(&other, &ids).block(0, Stamp::None).bytes(), 0);
+        assert_eq!(layouts.of(&other, &ids).block(0).bytes(), 0);
     }
 }

@@ -18,7 +18,7 @@ use stampede_impair::{Class, Fate, Impairment};
 use super::congestion::send_side::log::SendLog;
 use super::endpoint::Endpoint;
 use super::socket::{Datagram, MediaSocket};
-use extensions::{ExtensionIds, Stamp, StampId};
+use extensions::{Stamp, StampId};
 use packet::Packet;
 use srtp::Srtp;
 
@@ -36,9 +36,6 @@ pub(crate) struct Egress<'a> {
     pub(crate) log: Option<&'a mut SendLog>,
 }
 
-/// Bytes of a packet beside its payload, in the log.
-const HEADER_BYTES: usize = 20;
-
 /// What became of a packet of media.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
@@ -52,23 +49,26 @@ pub(crate) struct Outcome {
 }
 
 impl Egress<'_> {
-    /// What the subscriber is to be told of the packet that is sent next, whose payload is of so many
-    /// bytes. Each number is of a packet, so that one that is not sent then was lost.
-    pub(crate) fn stamp(&mut self, ids: &ExtensionIds, payload_bytes: usize) -> Stamp {
-        match ids.stamp() {
+    /// What the subscriber is told of the datagram of so many bytes that is sent next. Each number is
+    /// of one, so that one that is not sent then was lost.
+    fn stamp(&mut self, id: StampId, bytes: usize) -> Stamp {
+        match id {
             StampId::None => Stamp::None,
             StampId::SentAt(_) => Stamp::SentAt(self.send_time),
             StampId::Number(_) => {
-                let number = self.log.as_mut().map(|log| log.add(HEADER_BYTES + payload_bytes));
+                let number = self.log.as_mut().map(|log| log.add(bytes));
                 number.map_or(Stamp::None, Stamp::Number)
             }
         }
     }
 
-    /// Sends a packet; `None` if it can't be written, which counts as a send error.
-    pub(crate) fn send(&mut self, packet: &Packet<'_>) -> Option<Outcome> {
+    /// Sends a packet with what the subscriber is to be told of it; `None` if it can't be written,
+    /// which counts as a send error.
+    pub(crate) fn send(&mut self, stamp: StampId, packet: Packet<'_>) -> Option<Outcome> {
         let (srtp, now) = (self.srtp, self.now);
-        let bytes = srtp.sealed_bytes(packet);
+        let bytes = srtp.sealed_bytes(&packet);
+        let extensions = packet.extensions.stamped(self.stamp(stamp, bytes));
+        let packet = &Packet { extensions, ..packet };
         let datagram = Datagram {
             destination: self.destination,
             class: Class::Rtp,

@@ -3,7 +3,6 @@
 //! str0m, which sends no media, writes none: what it would say had to be corrected, and copying its
 //! report lists cost more than a frame.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::extensions::ntp;
@@ -45,7 +44,7 @@ pub(crate) struct StreamReport<'a> {
     /// RTP time that corresponds to the report's NTP time.
     pub(crate) rtp_time: u32,
     /// As its m-line has it.
-    pub(crate) cname: Cow<'a, str>,
+    pub(crate) cname: &'a str,
 }
 
 /// RTP time at `now`, counted on from the packet that was sent last, or back from it: a late worker
@@ -62,7 +61,7 @@ pub(crate) fn compounds(reports: &[StreamReport<'_>], at: SystemTime) -> Vec<Vec
     while !rest.is_empty() {
         let mut bytes = 0;
         let fits = rest.iter().take(CHUNKS_MAX).take_while(|report| {
-            bytes += SENDER_REPORT_BYTES + chunk_bytes(&report.cname);
+            bytes += SENDER_REPORT_BYTES + chunk_bytes(report.cname);
             bytes <= COMPOUND_BYTES_MAX
         });
         let (these, others) = rest.split_at(fits.count().max(1));
@@ -82,12 +81,12 @@ fn compound(reports: &[StreamReport<'_>], ntp: u64) -> Vec<u8> {
             out.extend_from_slice(&word.to_be_bytes());
         }
     }
-    let words: usize = reports.iter().map(|report| chunk_bytes(&report.cname) / 4).sum();
+    let words: usize = reports.iter().map(|report| chunk_bytes(report.cname) / 4).sum();
     out.extend_from_slice(&[0x80 | reports.len() as u8, SOURCE_DESCRIPTION]);
     out.extend_from_slice(&(words as u16).to_be_bytes());
     for report in reports {
-        let end = out.len() + chunk_bytes(&report.cname);
-        let cname = name(&report.cname);
+        let end = out.len() + chunk_bytes(report.cname);
+        let cname = name(report.cname);
         out.extend_from_slice(&report.ssrc.to_be_bytes());
         out.extend_from_slice(&[CNAME, cname.len() as u8]);
         out.extend_from_slice(cname);
@@ -112,7 +111,7 @@ mod tests {
 
     fn report(ssrc: u32, cname: &str) -> StreamReport<'_> {
         let sent = Sent { packets: 3, octets: 4_000 };
-        StreamReport { ssrc, sent, rtp_time: 0x0102_0304, cname: cname.into() }
+        StreamReport { ssrc, sent, rtp_time: 0x0102_0304, cname }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 #[cfg(any(test, feature = "bench"))]
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
@@ -276,10 +276,15 @@ impl Worker {
     /// Tells a peer what was sent to it, if that is due.
     fn send_reports(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let (now, instant, wall) = (self.now, Instant::now(), SystemTime::now());
-        let late = instant.saturating_duration_since(now);
-        let early = now.saturating_duration_since(instant);
-        peer.report(&mut self.socket, now, wall - late + early);
+        let (now, (began, wall)) = (self.now, self.wall);
+        peer.report(&mut self.socket, now, wall + now.saturating_duration_since(began));
+    }
+
+    /// A peer gets a stream that it has not been told of.
+    pub(super) fn report_soon(&mut self, index: usize) {
+        if let Some(at) = self.peers.get_mut(index).and_then(|peer| peer.report_soon(self.now)) {
+            self.schedule(index, at);
+        }
     }
 
     /// Says what is due to be agreed on, if anything is.

@@ -7,7 +7,7 @@ mod data;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 use stampede_counters::SfuWorkerCounters;
@@ -64,6 +64,9 @@ pub(crate) struct Worker {
     index: usize,
     /// The time of this turn.
     now: Instant,
+    /// A moment, and what the wall clock said then: sender reports count from it, so that they don't
+    /// follow when that is set.
+    wall: (Instant, SystemTime),
     socket: MediaSocket,
     inbox: Inbox,
     events: EventQueue,
@@ -94,6 +97,7 @@ impl Worker {
         Self {
             index: parts.index,
             now,
+            wall: (Instant::now(), SystemTime::now()),
             socket: parts.socket,
             inbox: parts.inbox,
             events: parts.events,
@@ -234,6 +238,9 @@ impl Worker {
         while !bursts.is_empty() {
             let Self { forwarder, tracks, peers, socket, now, .. } = self;
             let later = forwarder.forward(&bursts, tracks, peers, socket, *now);
+            for index in self.forwarder.take_begun() {
+                self.report_soon(index);
+            }
             for &index in &bursts {
                 self.relay_keyframe_requests(index);
             }
