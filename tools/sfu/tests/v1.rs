@@ -5,9 +5,9 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Camera, Client, drive, grants, http, row, run_for, start, token, vp8};
+use common::{Camera, Client, Report, drive, grants, http, row, run_for, start, token, vp8};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use prost::Message as _;
@@ -121,6 +121,44 @@ async fn clients_of_both_versions_see_each_other() {
     assert_eq!(peers, 4, "two of who joined by v0");
 }
 
+/// The last sender report that a viewer has of a track.
+fn report(viewer: &Client, track: &str) -> Option<Report> {
+    viewer.packets.get(track)?.last()?.report
+}
+
+#[tokio::test]
+async fn audio_and_video_of_a_single_connection_are_reported_together() {
+    let sfu = start("", 1);
+    let mut viewer = v1(&sfu, "viewer", (1, 1)).await;
+    let mut camera = Camera::publish(v1(&sfu, "camera", (0, 0)).await, "camera").await;
+    let microphone = camera.client.publish("microphone", MediaKind::Audio, &[]).await;
+    drive(&mut [&mut camera.client], |c| {
+        c[0].published("microphone").is_some() && c[0].publisher.rtc.media(microphone).is_some()
+    })
+    .await;
+    let audio = camera.client.published("microphone").unwrap();
+    let told =
+        |viewer: &Client, video: &str| Some([report(viewer, video)?, report(viewer, &audio)?]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let reports = loop {
+        assert!(Instant::now() < deadline, "no report");
+        let sent = camera.sent;
+        camera.client.write(microphone, None, 100 + sent, 960 * sent as u32, vec![9; 40]);
+        camera.stream_more(&mut viewer, 1).await;
+        // The one may have had a report of before the other's first packet.
+        if let Some([video, audio]) = told(&viewer, &camera.track)
+            && video.ntp_time == audio.ntp_time
+        {
+            break [video, audio];
+        }
+    };
+    for (track, of_it, bytes) in [(&camera.track, reports[0], 300), (&audio, reports[1], 40)] {
+        let seen = viewer.packets[track].len() as u32;
+        assert!((1..=seen).contains(&of_it.packets), "{of_it:?} of {seen}");
+        assert_eq!(of_it.octets, bytes * of_it.packets);
+    }
+}
+
 #[tokio::test]
 async fn slots_are_asked_for_and_used_again() {
     let sfu = start("", 1);
@@ -159,7 +197,14 @@ async fn slots_are_asked_for_and_used_again() {
     camera.stream_more(&mut viewer, 20).await;
     assert_eq!(viewer.required[2], (0, 0), "there is a free one");
     assert_eq!(viewer.mid_to_track.get(&slot), Some(&camera.track));
+    // The other SSRC is told of, from its first packet on, and the old one no longer.
+    viewer.reported.clear();
+    let track = camera.track.clone();
+    camera.stream(&mut viewer, |viewer| report(viewer, &track).is_some()).await;
+    let told = u64::from(report(&viewer, &track).unwrap().packets);
+    assert!((1..=camera.sent).contains(&told), "{told} of {}", camera.sent);
     let after = ssrcs(&viewer, &camera.track);
+    assert!(viewer.reported.iter().all(|ssrc| after.contains(ssrc)), "{:?}", viewer.reported);
     assert!(after.len() == 2 && after.is_disjoint(&before), "{after:?} {before:?}");
     let sid = camera.client.join.as_ref().unwrap().participant.as_ref().unwrap().sid.clone();
     assert_slot(viewer.answers.last().unwrap(), &slot, Some((&sid, &camera.track)));

@@ -173,6 +173,8 @@ pub struct Client {
     pub ssrc_track: HashMap<u32, (String, bool)>,
     pub wire: BTreeMap<u32, Wire>,
     pub packets: HashMap<String, Vec<Packet>>,
+    /// SSRCs of sender reports, in their order.
+    pub reported: Vec<u32>,
     pub keyframe_requests: Vec<Option<String>>,
     /// m-lines of what it publishes.
     pub mids: Vec<Mid>,
@@ -407,6 +409,7 @@ impl Client {
             ssrc_track: HashMap::new(),
             wire: BTreeMap::new(),
             packets: HashMap::new(),
+            reported: Vec::new(),
             keyframe_requests: Vec::new(),
             mids: Vec::new(),
             offers: 0,
@@ -519,6 +522,7 @@ impl Client {
         for event in events {
             match event {
                 Event::RtpPacket(packet) => self.received(packet),
+                Event::SenderFeedback(report) => self.reported.push(*report.sender_info.ssrc),
                 Event::ChannelData(data) => self.data.push(data.data),
                 Event::KeyframeRequest(request) => {
                     self.keyframe_requests.push(request.rid.map(|rid| rid.to_string()));
@@ -623,8 +627,9 @@ impl Client {
         }
     }
 
-    /// Announces and offers a track; `rids` low to high, empty for one layer.
+    /// Announces and offers a track, once no other offer is out; `rids` low to high, empty for one layer.
     pub async fn publish(&mut self, cid: &str, kind: MediaKind, rids: &[&str]) -> Mid {
+        drive(&mut [&mut *self], |c| c[0].pending.is_none()).await;
         let layer = |quality: usize| proto::VideoLayer {
             quality: quality as i32,
             width: 320 << quality,
