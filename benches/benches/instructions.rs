@@ -19,11 +19,16 @@
 //! with a receiver report. `join` is the worker's part of a subscriber's join: description, ICE, DTLS
 //! and keys. The kernel is in none.
 //!
+//! `publisher_send` is what a publisher takes for a packet, from the timer of a frame to the datagram
+//! in the memory from which it is sent: numbers, header, encryption, what is kept for
+//! retransmission, and a sender report each second.
+//!
 //! Needs valgrind and `cargo install gungraun-runner` in the version of Cargo.lock.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and documents nothing")]
 #![allow(unused_qualifications, reason = "gungraun's macros write them")]
 
+mod publishing;
 mod receiving;
 
 use std::hint::black_box;
@@ -32,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EntryPoint, EventKind};
+use publishing::Publisher;
 use receiving::{
     Meeting, PAYLOAD_BYTES, Pair, RUN, Sender, Sink, Stamps, TICKS_PER_S, Visit, arrival, connect,
     payloads, sender_addr,
@@ -142,6 +148,8 @@ const fn spoken(streams: u64, seconds: u64) -> u64 {
     streams * seconds * TICKS_PER_S
 }
 
+/// Frames that a publisher sends before the counted ones: more than are kept for retransmission.
+const FRAMES_SENT_SETTLING: u64 = 90;
 /// Subscribers that the SFU sends to.
 const SUBSCRIBERS: u16 = 50;
 /// Frames before the counted ones, which the subscribers open to see that they can.
@@ -214,6 +222,38 @@ impl Sending {
     /// Everybody was sent everything, and was heard.
     fn check(self) {
         self.room.check();
+    }
+}
+
+/// A publisher, and how many frames it is to send.
+struct Publishing {
+    publisher: Publisher,
+    sink: publishing::Sink,
+    frames: u64,
+}
+
+impl Publishing {
+    fn new(frames: u64) -> Self {
+        let start = Instant::now();
+        let (options, clip) = (publishing::options(), publishing::clip());
+        let publisher = Publisher::connect(start, &options, clip, Duration::ZERO);
+        let mut new = Self { publisher, sink: publishing::sink(), frames: FRAMES_SENT_SETTLING };
+        new.send();
+        new.sink.packets = 0;
+        new.frames = frames;
+        new
+    }
+
+    fn send(&mut self) {
+        while self.sink.packets < self.frames * publishing::RUN {
+            self.publisher.fire(&mut self.sink);
+        }
+    }
+
+    /// Everything left.
+    fn check(self) {
+        assert_eq!(self.sink.packets, self.frames * publishing::RUN);
+        assert!(self.publisher.frames_sent() >= FRAMES_SENT_SETTLING + self.frames);
     }
 }
 
@@ -306,6 +346,16 @@ fn join(subscribers: u16) -> FanOut {
     FanOut::new(black_box(subscribers))
 }
 
+// The bound is that of `send_media` and a fifth, until it has been counted.
+#[library_benchmark(config = at_most(6_100, PACKETS))]
+#[bench::frames_of_seven(
+    args = (FRAMES,), setup = Publishing::new, teardown = Publishing::check
+)]
+fn publisher_send(mut publishing: Publishing) -> Publishing {
+    publishing.send();
+    black_box(publishing)
+}
+
 library_benchmark_group!(
     name = receiving_peer,
     benchmarks = [receive, receive_estimating, receive_reporting, receive_meeting]
@@ -314,5 +364,6 @@ library_benchmark_group!(
     name = sending_sfu,
     benchmarks = [send_media, send_small, hear_estimates, join]
 );
+library_benchmark_group!(name = publishing_peer, benchmarks = [publisher_send]);
 
-gungraun::main!(library_benchmark_groups = receiving_peer, sending_sfu);
+gungraun::main!(library_benchmark_groups = receiving_peer, publishing_peer, sending_sfu);
