@@ -346,8 +346,7 @@ fn join(subscribers: u16) -> FanOut {
     FanOut::new(black_box(subscribers))
 }
 
-// The bound is that of `send_media` and a fifth, until it has been counted.
-#[library_benchmark(config = at_most(6_100, PACKETS))]
+#[library_benchmark(config = at_most(6_300, PACKETS))]
 #[bench::frames_of_seven(
     args = (FRAMES,), setup = Publishing::new, teardown = Publishing::check
 )]
