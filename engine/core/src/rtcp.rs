@@ -17,6 +17,8 @@ const NACK: u8 = 1;
 const PLI: u8 = 1;
 /// Source description item.
 const CNAME: u8 = 1;
+/// Bit of the first byte that says that padding follows (RFC 3550 §6.4.1).
+const PADDING: u8 = 0x20;
 
 /// A reception report block (RFC 3550 §6.4.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -130,15 +132,17 @@ pub(crate) fn write_pli(out: &mut Vec<u8>, sender: u32, media: u32) {
     out.extend_from_slice(&media.to_be_bytes());
 }
 
-/// The packets of a compound one, each at least four bytes long. Reading stops at the first that is cut
-/// off.
+/// The packets of a compound one without their padding, each at least four bytes long. Reading stops
+/// at the first that is cut off.
 pub(crate) fn packets(mut compound: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let head = compound.first_chunk::<4>()?;
         let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
         let (packet, rest) = compound.split_at_checked(bytes)?;
         compound = rest;
-        Some(packet)
+        let is_padded = head[0] & PADDING != 0;
+        let padding = packet.last().filter(|_| is_padded).map_or(0, |last| usize::from(*last));
+        packet.get(..bytes - padding.min(bytes - 4))
     })
 }
 
@@ -209,6 +213,22 @@ mod tests {
         out.clear();
         write_receiver_report(&mut out, 1, &[block; 40]);
         assert_eq!((out[0], out.len()), (0x80 | 31, 8 + 31 * 24));
+    }
+
+    #[test]
+    fn padding_is_no_part_of_a_packet() {
+        let mut compound = Vec::new();
+        write_nack(&mut compound, 1, 2, &[7]);
+        let plain = compound.len();
+        write_nack(&mut compound, 1, 2, &[9]);
+        compound[plain] |= PADDING;
+        compound[plain + 3] += 1;
+        compound.extend([0, 0, 0, 4]);
+        let lengths = |compound: &[u8]| packets(compound).map(<[u8]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&compound), [plain, plain]);
+        // More padding than there is packet.
+        compound.last_mut().into_iter().for_each(|count| *count = 255);
+        assert_eq!(lengths(&compound), [plain, 4]);
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Peer {
                 self.start_publishing(self.now);
             }
             Event::Closed => {
+                self.nominated.end();
                 let failure = match self.connected {
                     true => MediaFailure::Closed,
                     false => self.failure("the server closed the connection".to_owned()),

@@ -386,8 +386,9 @@ impl Peer {
         if let Some(due) = self.channels.as_ref().and_then(|channels| channels.next()) {
             wake = wake.min(due);
         }
-        if let Some(due) = self.publishing.as_ref().and_then(|publishing| publishing.next_due()) {
-            wake = wake.min(due);
+        if let Some(publishing) = &self.publishing {
+            let resends = publishing.has_resends().then_some(now);
+            wake = publishing.next_due().into_iter().chain(resends).fold(wake, Instant::min);
         }
         if let Some(receiving) = &mut self.receiving
             && let Some(due) = receiving.drain(now, &mut self.outbox)

@@ -10,6 +10,7 @@ mod packet;
 mod told;
 mod track;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,7 @@ pub(super) struct Publishing {
     /// What sends, unless str0m does or nothing may flow yet.
     direct: Option<Box<Direct>>,
     /// Packets that the server asks for: of which track and layer, and their sequence numbers.
-    resends: Vec<(usize, usize, u16)>,
+    resends: VecDeque<(usize, usize, u16)>,
     /// When the last frame left.
     last_frame: Option<Instant>,
     /// The next frame that leaves is to be told; both clocks when that was asked.
@@ -97,7 +98,7 @@ impl Publishing {
             connected: false,
             keys,
             direct: None,
-            resends: Vec::new(),
+            resends: VecDeque::new(),
             last_frame: None,
             awaited_since: None,
         }
@@ -194,9 +195,14 @@ impl Publishing {
         self.tracks.iter().filter_map(TxTrack::next_due).min()
     }
 
+    /// More was asked for than a drain sends again.
+    pub(super) fn has_resends(&self) -> bool {
+        !self.resends.is_empty()
+    }
+
     /// There is something to send.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.resends.is_empty() || self.next_due().is_some_and(|due| due <= now)
+        self.has_resends() || self.next_due().is_some_and(|due| due <= now)
     }
 
     /// The next frame that leaves is to be told.
@@ -218,7 +224,7 @@ impl Publishing {
         }
     }
 
-    /// Writes the packets that the server asked for and those of all frames due, up to
+    /// Writes packets that the server asked for and those of all frames due, of either up to
     /// [`PACKETS_PER_DRAIN_MAX`] and the rest of a frame; true if anything was written. `has_way`: what
     /// is sent leaves this machine for the server.
     pub(super) fn write_due(
@@ -238,9 +244,10 @@ impl Publishing {
             Out::Direct(mut way) => {
                 let Some(mut direct) = self.direct.take() else { return false };
                 let since_epoch = clock.map_or(Duration::ZERO, |clock| track::unix(now, clock));
-                for (track, layer, sequence) in std::mem::take(&mut self.resends) {
-                    let track = &mut self.tracks[track];
-                    track.send_again(layer, sequence, since_epoch, &mut direct, &mut way);
+                let resent = self.resends.len().min(PACKETS_PER_DRAIN_MAX);
+                for (track, layer, sequence) in self.resends.drain(..resent) {
+                    let (track, at) = (&mut self.tracks[track], (now, since_epoch));
+                    track.send_again(layer, sequence, at, &mut direct, &mut way);
                 }
                 let mut sender = Sender::Direct(&mut direct, &mut way);
                 let is_written = self.write_frames(now, clock, has_way, &mut sender);
@@ -298,9 +305,10 @@ impl Publishing {
                 if let Some(stream) = &mut layer.stream {
                     stream.reported();
                 }
-                // The one of those sent whose low 32 bits these are.
+                // The one of those sent whose low 32 bits these are; the newest if none of them has.
                 let newest = layer.next_sequence.saturating_sub(1);
-                let behind = u64::from((newest as u32).wrapping_sub(highest));
+                let behind = (newest as u32).wrapping_sub(highest) as i32;
+                let behind = u64::try_from(behind).unwrap_or(0);
                 // Below 0 there were duplicates, so nothing was lost.
                 layer.reported(lost.max(0) as u64, newest.saturating_sub(behind));
             }
@@ -309,7 +317,7 @@ impl Publishing {
                 let further = (1..=16).filter(|bit| following >> (bit - 1) & 1 != 0);
                 for behind in std::iter::once(0).chain(further) {
                     match self.resends.len() < RESENDS_MAX {
-                        true => self.resends.push((track, index, first.wrapping_add(behind))),
+                        true => self.resends.push_back((track, index, first.wrapping_add(behind))),
                         false => outbox.dropped += 1,
                     }
                 }

@@ -161,6 +161,33 @@ impl SrtcpSealer {
     }
 }
 
+/// Changes the RTCP that str0m seals, under the index that str0m gave it. Only one of the two
+/// packets may leave: what comes in is not to be sent when something else came out.
+pub(crate) struct SrtcpEditor {
+    cipher: Cipher,
+}
+
+impl SrtcpEditor {
+    pub(super) fn new(master: &Master<'_>) -> Result<Self, KeyError> {
+        Ok(Self { cipher: Cipher::new(master)? })
+    }
+
+    /// Lets `edit` change the compound packet in `datagram`, in clear and without its SRTCP
+    /// trailer; it says whether it did. Returns what to send; `None` if the datagram is not sealed
+    /// with these keys or too short.
+    pub(crate) fn edit(
+        &self,
+        datagram: Vec<u8>,
+        edit: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        let (mut compound, index) = self.cipher.open(&datagram)?;
+        if !edit(&mut compound) {
+            return Some(datagram);
+        }
+        self.cipher.seal(&compound, sender(&compound)?, index)
+    }
+}
+
 /// Opens the RTCP of one sender.
 pub struct SrtcpOpener {
     cipher: Cipher,
@@ -238,6 +265,36 @@ mod tests {
                 client.srtcp_opener().unwrap().open(&sealer.seal(&hex(CLEAR)).unwrap()),
                 None
             );
+        }
+    }
+
+    #[test]
+    fn a_packet_is_changed_under_its_own_index() {
+        use SrtpProfile as P;
+        for profile in [P::AEAD_AES_128_GCM, P::AEAD_AES_256_GCM, P::AES128_CM_SHA1_80] {
+            let material: Vec<u8> = (0..88).collect();
+            let client = Keying { profile, material: material.clone(), is_client: true };
+            let server = Keying { profile, material, is_client: false };
+            let (mut sealer, editor) = (client.srtcp_sealer().unwrap(), client.srtcp_editor());
+            let (editor, opener) = (editor.unwrap(), server.srtcp_opener().unwrap());
+            sealer.next_index = 5;
+            let sealed = sealer.seal(&hex(CLEAR)).unwrap();
+            let untouched = editor.edit(sealed.clone(), |compound| {
+                assert_eq!(compound, hex(CLEAR));
+                false
+            });
+            assert_eq!(untouched.as_ref(), Some(&sealed), "{profile:?}");
+            let changed = editor.edit(sealed.clone(), |compound| {
+                compound[20] ^= 99;
+                true
+            });
+            let mut expected = hex(CLEAR);
+            expected[20] ^= 99;
+            assert_eq!(opener.open(&changed.unwrap()), Some((expected, 5)), "{profile:?}");
+            let mut bad = sealed.clone();
+            bad[12] ^= 1;
+            assert_eq!(editor.edit(bad, |_| unreachable!()), None, "{profile:?}");
+            assert_eq!(editor.edit(sealed[..11].to_vec(), |_| unreachable!()), None);
         }
     }
 

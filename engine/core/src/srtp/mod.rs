@@ -9,7 +9,9 @@
 //! - An SSRC has one sender: whoever seals RTP here lets str0m send none, and what is sent again
 //!   has the SSRC and the numbers of RTX.
 //! - So has SRTCP, whose vectors are of the sender's SSRC too: what str0m sends of a connection whose
-//!   RTCP we send as well ([`SrtcpSealer`]) is of SSRCs that are not ours.
+//!   RTCP we send as well ([`SrtcpSealer`]) is of SSRCs that are not ours. A packet of str0m's that is to
+//!   say something else goes out under its index *instead* of str0m's ciphertext, which never leaves
+//!   (`SrtcpEditor`).
 
 mod control;
 mod media;
@@ -21,6 +23,7 @@ use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, Unbo
 use aws_lc_rs::iv::FixedLength;
 use str0m::crypto::dtls::SrtpProfile;
 
+pub(crate) use control::SrtcpEditor;
 pub use control::{SrtcpOpener, SrtcpSealer};
 pub use media::RtpSealer;
 #[cfg(test)]
@@ -164,6 +167,14 @@ impl Keying {
     /// The profile is not known here, or the keys are of no use.
     pub fn rtp_sealer(&self) -> Result<RtpSealer, KeyError> {
         RtpSealer::new(&self.master(self.is_client)?)
+    }
+
+    /// For changing the RTCP that str0m sends.
+    ///
+    /// # Errors
+    /// As of [`rtp_sealer`](Self::rtp_sealer).
+    pub(crate) fn srtcp_editor(&self) -> Result<SrtcpEditor, KeyError> {
+        SrtcpEditor::new(&self.master(self.is_client)?)
     }
 
     /// For the RTCP that we send.

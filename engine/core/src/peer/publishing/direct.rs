@@ -171,10 +171,10 @@ impl Direct {
         stream: &mut Stream,
         (clip, number): (&MediaClip, Option<u8>),
         sequence: u16,
-        since_epoch: Duration,
+        (now, since_epoch): (Instant, Duration),
         way: &mut Way<'_>,
     ) -> bool {
-        let (Some((sent, at)), Some(rtx)) = (stream.kept.find(sequence), stream.rtx) else {
+        let (Some((sent, at)), Some(rtx)) = (stream.kept.find(now, sequence), stream.rtx) else {
             return false;
         };
         let frame = Frame { clip, sent, stream: number };

@@ -56,14 +56,17 @@ impl Kept {
         }
     }
 
-    /// The frame and the packet in it of a sequence number, as a NACK names it.
-    pub(super) fn find(&self, sequence: u16) -> Option<(SentFrame, usize)> {
+    /// The frame and the packet in it of a sequence number, as a NACK names it, unless it is too old.
+    pub(super) fn find(&self, now: Instant, sequence: u16) -> Option<(SentFrame, usize)> {
         let (_, last) = self.frames.back()?;
         let newest = last.first_sequence + last.packets as u64 - 1;
         let back = u64::from((newest as u16).wrapping_sub(sequence));
         let wanted = newest.checked_sub(back).filter(|_| back < self.packets_max)?;
         let at = self.frames.partition_point(|(_, frame)| frame.first_sequence <= wanted);
-        let (_, frame) = self.frames.get(at.checked_sub(1)?)?;
+        let (at, frame) = self.frames.get(at.checked_sub(1)?)?;
+        if now.saturating_duration_since(*at) > RETRANSMIT_AGE_MAX {
+            return None;
+        }
         let packet = (wanted - frame.first_sequence) as usize;
         (packet < frame.packets).then_some((*frame, packet))
     }
@@ -90,26 +93,26 @@ mod tests {
     #[test]
     fn packets_are_found_by_their_numbers_over_the_wrap() {
         let (start, mut kept) = (Instant::now(), Kept::new(512));
-        assert_eq!(kept.find(1), None);
+        assert_eq!(kept.find(start, 1), None);
         let begin = 65_530;
         for number in 0..5 {
             kept.keep(start, frame(begin + number * 3, 3));
         }
         for sequence in begin..begin + 15 {
-            let (found, packet) = kept.find(sequence as u16).unwrap();
+            let (found, packet) = kept.find(start, sequence as u16).unwrap();
             assert_eq!(found.first_sequence + packet as u64, sequence);
         }
-        assert_eq!(kept.find((begin - 1) as u16), None, "before the first");
-        assert_eq!(kept.find((begin + 15) as u16), None, "not sent yet");
+        assert_eq!(kept.find(start, (begin - 1) as u16), None, "before the first");
+        assert_eq!(kept.find(start, (begin + 15) as u16), None, "not sent yet");
     }
 
     #[test]
     fn a_frame_of_nothing_is_passed_over() {
-        let mut kept = Kept::new(512);
-        kept.keep(Instant::now(), frame(7, 2));
-        kept.keep(Instant::now(), frame(20, 1));
-        assert_eq!(kept.find(9), None, "what was between was not kept");
-        assert!(kept.find(8).is_some() && kept.find(20).is_some());
+        let (start, mut kept) = (Instant::now(), Kept::new(512));
+        kept.keep(start, frame(7, 2));
+        kept.keep(start, frame(20, 1));
+        assert_eq!(kept.find(start, 9), None, "what was between was not kept");
+        assert!(kept.find(start, 8).is_some() && kept.find(start, 20).is_some());
     }
 
     #[test]
@@ -119,10 +122,14 @@ mod tests {
             kept.keep(start, frame(1 + number * 4, 4));
         }
         assert_eq!(kept.frames.len(), 3, "not more than it takes");
-        assert!(kept.find(31).is_some());
-        assert_eq!(kept.find(30), None, "ten packets and no more");
-        kept.keep(start + RETRANSMIT_AGE_MAX + Duration::from_millis(1), frame(41, 4));
+        assert!(kept.find(start, 31).is_some());
+        assert_eq!(kept.find(start, 30), None, "ten packets and no more");
+        // A layer that pauses keeps its last ones.
+        let late = start + RETRANSMIT_AGE_MAX + Duration::from_millis(1);
+        assert!(kept.find(start + RETRANSMIT_AGE_MAX, 40).is_some());
+        assert_eq!(kept.find(late, 40), None);
+        kept.keep(late, frame(41, 4));
         assert_eq!(kept.frames.len(), 1);
-        assert_eq!(kept.find(40), None);
+        assert_eq!(kept.find(start, 40), None);
     }
 }

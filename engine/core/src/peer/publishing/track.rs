@@ -300,7 +300,7 @@ impl TxTrack {
         &mut self,
         layer: usize,
         sequence: u16,
-        since_epoch: Duration,
+        at: (Instant, Duration),
         direct: &mut Direct,
         way: &mut Way<'_>,
     ) {
@@ -308,7 +308,7 @@ impl TxTrack {
         let number = own.stream_number(layer);
         let Some(stream) = &mut own.stream else { return };
         let clip = (&*own.clip.clip, number);
-        let is_sent = direct.send_again(stream, clip, sequence, since_epoch, way);
+        let is_sent = direct.send_again(stream, clip, sequence, at, way);
         own.counted.retransmitted += u64::from(is_sent);
     }
 }
