@@ -134,7 +134,10 @@ impl Engine {
             let disk = disk.as_ref().map(DiskThread::handle);
             let shared = Shared { identity: identity.clone(), learned: learned.clone() };
             let (worker, report) = spawn(&options, index, shared, impair.clone(), events, disk)?;
-            backend.get_or_insert(report);
+            match &mut backend {
+                None => backend = Some(report),
+                Some(first) => first.note_other(index, &report),
+            }
             workers.push(worker);
         }
         let backend = backend.ok_or_else(|| StartError::Backend {

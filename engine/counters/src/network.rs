@@ -44,20 +44,24 @@ counters! {
         /// Segment runs that they came in: what the kernel keeps together (UDP GRO) it queues,
         /// hands over and drops as one. A datagram alone is one.
         segment_runs_in as "udp_runs_in": u64 = Times, Neither;
+        /// Of those the ones that came through the packet ring, where there is one: media does, STUN
+        /// and DTLS do not.
+        ring_runs_in: u64 = Times, Neither;
         /// UDP payload received.
         bytes_in: u64 = Bytes, Neither, metric "worker_received_bytes";
         /// UDP datagrams sent: the kernel took them.
         datagrams_out as "packets_out": u64 = Packets, Neither, metric "worker_datagrams_sent";
         /// UDP payload sent.
         bytes_out: u64 = Bytes, Neither, metric "worker_sent_bytes";
-        /// Datagrams our kernel dropped, because a socket's receive buffer or the packet ring was
-        /// full. It counts a segment run as one; those are taken to be as long as the socket's
-        /// segment runs are on average.
+        /// Datagrams our kernel dropped, because a socket's receive buffer was full. It counts a
+        /// segment run as one; those are taken to be as long as the socket's segment runs are on
+        /// average.
         kernel_drops as "udp_dropped": u64 = Packets, Lower, metric "worker_kernel_drops";
-        /// Of those the ones of the packet ring.
-        ring_drops: u64 = Packets, Lower;
         /// Segment runs it dropped, as it counts them.
         segment_runs_dropped as "udp_runs_dropped": u64 = Times, Lower;
+        /// Segment runs that found the packet ring full and went to their socket's receive buffer
+        /// instead, as they do without a ring; none is lost by that.
+        ring_spills: u64 = Times, Lower;
         /// Datagrams the kernel refused to send.
         send_errors: u64 = Packets, Lower, metric "worker_send_errors";
         /// Datagrams that left and that the network reported as undeliverable (ICMP), as it does

@@ -2,8 +2,8 @@
 //!
 //! A [`Backend`] owns many sockets and moves datagrams in batches. Three implementations exist:
 //! `io_uring` (multishot receive into a buffer ring, batched sends), `mmsg` (epoll with
-//! `recvmmsg`/`sendmmsg`), and `packet_ring` (`mmsg`, with one packet socket's ring of memory that
-//! takes the RTP and RTCP of all sockets). All stamp each datagram with the kernel's receive time
+//! `recvmmsg`/`sendmmsg`), and `packet_ring` (`mmsg`, with one ring of memory into which a filter on
+//! each socket puts its RTP and RTCP). All stamp each datagram with the kernel's receive time
 //! and keep the kernel's own drop counters, because a load generator has to know what it lost
 //! itself.
 //!
@@ -55,7 +55,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use stampede_counters::{StreamStats, UdpStats, UdpUncategorisedCounters};
 
-pub use refusal::{IoUringRefusal, PacketRingRefusal, ProbeError};
+pub use refusal::{IoUringRefusal, MmsgRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, local_ip_towards};
 use socket::{configure, no_such_socket, queue_error_reports, too_many_sockets};
 pub use streams::{Framing, StreamEvent, StreamId, StreamReceived, Streams, WRITE_QUEUE_BYTES_MAX};
@@ -73,7 +73,7 @@ pub struct Received {
     /// Who sent it.
     pub source: SocketAddr,
     /// When the kernel got it, or the segment run it came in: nanoseconds since the Unix epoch
-    /// (`SO_TIMESTAMPNS`).
+    /// (`SO_TIMESTAMPNS`; with a packet ring, when it came to the socket, some microseconds later).
     pub received_at_unix_ns: u64,
     /// Where its bytes are; private to the backend.
     pub(crate) buffer: u32,
@@ -120,16 +120,16 @@ impl Waker {
 /// Which implementation to open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// io_uring where the probe passes, otherwise `mmsg`.
+    /// The first whose probe passes: a packet ring (but not for a single socket, from which
+    /// `mmsg` takes many datagrams at a time, too), io_uring, `mmsg`.
     #[default]
     Auto,
     /// io_uring or an error.
     IoUring,
     /// epoll with `recvmmsg`/`sendmmsg`.
     Mmsg,
-    /// The same, with RTP and RTCP over IPv4 from a ring that the kernel fills: several times
-    /// cheaper where datagrams come one by one. Needs `CAP_NET_RAW` and `CAP_BPF`, and has packets
-    /// before the host's firewall.
+    /// The same, with RTP and RTCP from a ring that the kernel fills: several times cheaper where
+    /// datagrams come one by one. Needs `CAP_BPF`.
     PacketRing,
 }
 
@@ -150,9 +150,9 @@ pub struct BackendLimits {
     /// Datagrams of one [`Backend::poll`], where [`Wait::datagrams_max`] allows as many; further
     /// ones wait for the next. 1 to 16,384.
     pub batch_max: usize,
-    /// Memory of the packet ring, where there is one; taken at once. When it is full, packets are
-    /// dropped, and [`UdpStats::kernel_drops`] grows. It is handed over in blocks of 128 KiB, or
-    /// what has come in 4 ms. 1 to 2^30; at least two blocks are made.
+    /// Memory of the packet ring, where there is one; taken at once. What finds it full goes to its
+    /// socket's receive buffer, and `ring_spills` of [`UdpStats`] grows. Rounded down to a power of
+    /// two, and at least 128 KiB. 1 to 2^30.
     pub packet_ring_bytes_max: usize,
 }
 
@@ -191,6 +191,15 @@ pub struct BackendReport {
     pub reason: String,
 }
 
+impl BackendReport {
+    /// Adds to the reason what worker `index` has, if that is something else.
+    pub fn note_other(&mut self, index: usize, other: &Self) {
+        if other.name != self.name {
+            self.reason.push_str(&format!("; but worker {index} has {}", other.reason));
+        }
+    }
+}
+
 /// Why a backend could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -216,9 +225,12 @@ pub enum OpenError {
         /// What the probe found.
         reason: PacketRingRefusal,
     },
-    /// epoll, eventfd or memory was refused.
-    #[error("the mmsg backend could not be opened: {0}")]
-    Mmsg(#[source] io::Error),
+    /// `mmsg` can't be used, asked for or not: there is nothing else.
+    #[error("mmsg can't be used: {reason}")]
+    Mmsg {
+        /// What the probe found.
+        reason: MmsgRefusal,
+    },
 }
 
 /// Opens a backend for the calling thread, which is then the only one that may use it.
@@ -230,24 +242,51 @@ pub fn open(
     limits: BackendLimits,
 ) -> Result<(Box<dyn Backend>, BackendReport), OpenError> {
     limits.check()?;
-    let reason = match choice {
-        BackendChoice::Mmsg => "mmsg: asked for".to_owned(),
-        BackendChoice::Auto => match open_uring(&limits) {
-            Ok(opened) => return Ok(opened),
-            Err(reason) => format!("mmsg: {reason}"),
-        },
+    match choice {
+        BackendChoice::Auto => open_best(&limits),
         BackendChoice::IoUring => {
-            return open_uring(&limits).map_err(|reason| OpenError::IoUring { reason });
+            open_uring(&limits).map_err(|reason| OpenError::IoUring { reason })
         }
+        BackendChoice::Mmsg => open_mmsg(&limits).map_err(|reason| OpenError::Mmsg { reason }),
         BackendChoice::PacketRing => {
-            return open_packet_ring(&limits).map_err(|reason| OpenError::PacketRing { reason });
+            open_packet_ring(&limits).map_err(|reason| OpenError::PacketRing { reason })
         }
+    }
+}
+
+type Opened = (Box<dyn Backend>, BackendReport);
+
+/// The first whose probe passes; its reason tells why those before it did not.
+fn open_best(limits: &BackendLimits) -> Result<Opened, OpenError> {
+    let mut refusals = String::new();
+    let explained = |(backend, report): Opened, refusals: &str| {
+        let reason = format!("{}{refusals}", report.reason);
+        (backend, BackendReport { reason, ..report })
     };
-    let backend = mmsg::Mmsg::new(&limits).map_err(OpenError::Mmsg)?;
+    if limits.sockets_max > 1 {
+        match open_packet_ring(limits) {
+            Ok(opened) => return Ok(opened),
+            Err(refusal) => refusals.push_str(&format!("; no packet_ring: {refusal}")),
+        }
+    }
+    match open_uring(limits) {
+        Ok(opened) => return Ok(explained(opened, &refusals)),
+        Err(refusal) => refusals.push_str(&format!("; no io_uring: {refusal}")),
+    }
+    match open_mmsg(limits) {
+        Ok(opened) => Ok(explained(opened, &refusals)),
+        Err(reason) => Err(OpenError::Mmsg { reason }),
+    }
+}
+
+fn open_mmsg(limits: &BackendLimits) -> Result<Opened, MmsgRefusal> {
+    mmsg::probe()?;
+    let backend = mmsg::Mmsg::new(limits)?;
+    let reason = "mmsg: probe passed (epoll, recvmmsg, sendmmsg)".to_owned();
     Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
 }
 
-fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport), IoUringRefusal> {
+fn open_uring(limits: &BackendLimits) -> Result<Opened, IoUringRefusal> {
     uring::probe()?;
     let backend = uring::Uring::new(limits)?;
     let reason =
@@ -255,15 +294,11 @@ fn open_uring(limits: &BackendLimits) -> Result<(Box<dyn Backend>, BackendReport
     Ok((Box::new(backend), BackendReport { name: "io_uring", reason }))
 }
 
-fn open_packet_ring(
-    limits: &BackendLimits,
-) -> Result<(Box<dyn Backend>, BackendReport), PacketRingRefusal> {
+fn open_packet_ring(limits: &BackendLimits) -> Result<Opened, PacketRingRefusal> {
     packet_ring::probe()?;
     let backend = mmsg::Mmsg::with_packet_ring(limits)?;
-    let reason = format!(
-        "packet_ring: asked for, probe passed (TPACKET_V3, socket filters; {} KiB)",
-        limits.packet_ring_bytes_max >> 10
-    );
+    let kib = packet_ring::ring_bytes(limits.packet_ring_bytes_max) >> 10;
+    let reason = format!("packet_ring: probe passed (a filter on each socket, {kib} KiB of ring)");
     Ok((Box::new(backend), BackendReport { name: "packet_ring", reason }))
 }
 
@@ -353,9 +388,8 @@ pub trait Backend {
     fn stats(&self) -> UdpStats;
 
     /// Datagrams the kernel dropped at this socket's receive buffer so far, counted as
-    /// [`UdpStats::kernel_drops`], and at least how many of its found the packet ring full; 0 for a
-    /// removed one. Asks the kernel (a system call, two with a packet ring) and adds what is new to
-    /// [`UdpStats::kernel_drops`], which otherwise learns of a drop with the socket's next datagram
+    /// [`UdpStats::kernel_drops`]; 0 for a removed one. Asks the kernel (a system call) and adds
+    /// what is new to [`UdpStats::kernel_drops`], which otherwise learns of a drop with the socket's next datagram
     /// or its removal.
     fn socket_drops(&mut self, socket: SocketId) -> u64;
 

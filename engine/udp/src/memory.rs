@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
@@ -37,6 +37,15 @@ impl PageMemory {
         // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
         let base =
             unsafe { mmap(std::ptr::null_mut(), len, Self::READ_WRITE, MapFlags::SHARED, fd, 0) }?;
+        Self::of(base, len)
+    }
+
+    /// The same, read only, from `offset` on. What is shared like that may be sliced: the caller
+    /// makes sure that the kernel does not write to the slice's range meanwhile.
+    pub(crate) fn shared_to_read(fd: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
+        let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
+        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe { mmap(anywhere, len, ProtFlags::READ, flags, fd, offset) }?;
         Self::of(base, len)
     }
 
@@ -97,6 +106,13 @@ impl PageMemory {
         // to a page. Where a slice covers it, nobody writes it meanwhile: neither the kernel, which
         // does not own that range then, nor we, who need `&mut` to hand it back.
         unsafe { AtomicU32::from_ptr(self.at(offset).cast()) }
+    }
+
+    /// The same, of 64 bits.
+    pub(crate) fn atomic64(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset + size_of::<u64>() <= self.len && offset.is_multiple_of(size_of::<u64>()));
+        // SAFETY: as in `atomic`.
+        unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }
     }
 
     /// Copies `bytes` to `offset`. False, and nothing is copied, where they don't fit.

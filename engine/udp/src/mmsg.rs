@@ -4,19 +4,21 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
-use crate::packet_ring::{BLOCK, PacketRing};
+use crate::packet_ring::{IN_RING, PacketRing};
 use crate::segment_run::{Message, SegmentRun};
 use crate::send::{self, SendQueue, Sender, count_sent};
 use crate::slots::{DropCounter, Slots, drain_errors};
 use crate::sys::{self, Epoll, EpollEvent};
 use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, SEGMENT_RUN_BYTES_MAX};
-use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker};
+use crate::{
+    Backend, BackendLimits, MmsgRefusal, Received, SocketId, UdpStats, Wait, Waker, probe,
+};
 
 /// Messages (a datagram or a segment run) one `recvmmsg` call takes from a socket before
 /// the next socket gets its turn.
@@ -52,6 +54,8 @@ pub(crate) struct Mmsg {
     /// Sockets that may have datagrams waiting, each at most once; at most `sockets_max`.
     ready: VecDeque<u32>,
     ring: Option<PacketRing>,
+    /// Ready sockets that are to be read before it is the ring's turn.
+    turn: usize,
     receive: ReceiveSlots,
     batch: Vec<Received>,
     /// Datagrams wanted of this batch.
@@ -78,7 +82,7 @@ impl Mmsg {
         let waker = sys::eventfd()?;
         epoll.add(&waker, WAKER_TOKEN)?;
         if let Some(ring) = &ring {
-            epoll.add(ring.socket(), RING_TOKEN)?;
+            epoll.add(ring.fd(), RING_TOKEN)?;
         }
         Ok(Self {
             epoll,
@@ -89,6 +93,7 @@ impl Mmsg {
             slots: Slots::new(limits.sockets_max),
             ready: VecDeque::new(),
             ring,
+            turn: 0,
             receive: ReceiveSlots::new(limits.batch_max)?,
             batch: Vec::with_capacity(limits.batch_max),
             wanted: limits.batch_max,
@@ -97,6 +102,16 @@ impl Mmsg {
             queue: SendQueue::new(limits.send_slots_max)?,
             stats: UdpStats::default(),
         })
+    }
+
+    /// Makes the calls that it is named after, to no effect.
+    fn try_calls(&mut self, socket: &UdpSocket) -> io::Result<()> {
+        let fd = socket.as_raw_fd();
+        sys::send_nothing(fd)?;
+        match self.receive.receive(fd, 0, 1) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Whether there is, or may be, something to receive without waiting.
@@ -137,17 +152,42 @@ impl Mmsg {
         Ok(woken)
     }
 
+    /// Fills the batch. Beside a ring the sockets come first, for they have ICE and DTLS, each that
+    /// is ready once; then the ring, with what is in it by then. So both are read however much the
+    /// other one has. What has spilled into sockets is newer than what the ring has, and waits for
+    /// that.
     fn drain(&mut self) {
-        // First, for beside a ring they have little more than ICE and DTLS.
+        let Some(ring) = &mut self.ring else { return self.drain_sockets() };
+        if ring.has_spilled() {
+            ring.count_spilled(&mut self.stats);
+            ring.begin_turn();
+        }
+        if !ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats) {
+            return;
+        }
+        if self.turn == 0 {
+            self.turn = self.ready.len();
+        }
         self.drain_sockets();
-        if let Some(ring) = &mut self.ring {
+        if self.turn == 0
+            && let Some(ring) = &mut self.ring
+        {
+            ring.begin_turn();
             ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats);
         }
     }
 
-    /// Receives from ready sockets, each in turn, until the batch is full or all are empty.
+    /// Receives from ready sockets, each in turn, until the batch is full or all are empty; beside a
+    /// ring, until it is the ring's turn.
     fn drain_sockets(&mut self) {
         while self.batch.len() < self.wanted && self.filled < self.receive.slots {
+            if let Some(ring) = &self.ring {
+                let Some(left) = self.turn.checked_sub(1) else { return };
+                if ring.has_spilled() {
+                    return;
+                }
+                self.turn = left;
+            }
             let Some(index) = self.ready.pop_front() else { return };
             let Some(slot) = self.slots.get_mut(index) else { continue };
             slot.queued = false;
@@ -174,7 +214,9 @@ impl Mmsg {
                     }
                 },
             };
-            if more && let Some(slot) = self.slots.get_mut(index) {
+            if !more {
+                self.ring.as_ref().inspect(|ring| ring.read_dry(index));
+            } else if let Some(slot) = self.slots.get_mut(index) {
                 slot.queued = true;
                 self.ready.push_back(index);
             }
@@ -195,6 +237,13 @@ impl Mmsg {
         }
         self.filled += count;
     }
+}
+
+/// Finding out whether the kernel, or a seccomp filter, lets us have it, by using it.
+pub(crate) fn probe() -> Result<(), MmsgRefusal> {
+    let mut backend = Mmsg::new(&probe::LIMITS)?;
+    backend.try_calls(&UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?;
+    Ok(probe::exchange(&mut backend, Ipv4Addr::LOCALHOST.into(), "Linux 3.0 or newer", |_| true)?)
 }
 
 /// Of a socket's counter of drops what the packet ring has instead.
@@ -349,7 +398,7 @@ impl Backend for Mmsg {
         let slot = usize::from(buffer);
         match &self.ring {
             _ if received.buffer >> 16 != u32::from(self.epoch) => &[],
-            Some(ring) if buffer & BLOCK != 0 => ring.payload(buffer, offset, received.len.into()),
+            Some(ring) if buffer & IN_RING != 0 => ring.payload(offset, received.len.into()),
             _ if slot < self.filled => self.receive.payload(slot, offset, received.len.into()),
             _ => &[],
         }
@@ -367,10 +416,7 @@ impl Backend for Mmsg {
         let Some(slot) = self.slots.get_mut(socket.0) else { return 0 };
         let fd = slot.socket.as_raw_fd();
         slot.drops.refresh_discounting(fd, || moved(&self.ring, socket.0), &mut self.stats);
-        let now = Instant::now();
-        let of_ring =
-            self.ring.as_mut().map(|ring| ring.socket_drops(socket.0, now, &mut self.stats));
-        slot.drops.total() + of_ring.unwrap_or(0)
+        slot.drops.total()
     }
 
     fn refresh_drops(&mut self) {
@@ -379,7 +425,7 @@ impl Backend for Mmsg {
             slot.drops.refresh_discounting(slot.socket.as_raw_fd(), moved, &mut self.stats);
         }
         if let Some(ring) = &mut self.ring {
-            ring.refresh_drops(&mut self.stats);
+            ring.count_spilled(&mut self.stats);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Finding out whether a backend works here, by sending and receiving with it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::{Backend, BackendLimits, ProbeError, Received, SocketBuffers, Wait, bind};
@@ -20,16 +20,17 @@ pub(crate) const LIMITS: BackendLimits = BackendLimits {
     packet_ring_bytes_max: 1,
 };
 
-/// Sends a few datagrams over loopback and receives them, all `as_wanted`. `needs` says which
+/// Sends a few datagrams over loopback, from and to `ip`, and receives them, all `as_wanted`. `needs` says which
 /// kernel does that.
 pub(crate) fn exchange(
     backend: &mut dyn Backend,
+    ip: IpAddr,
     needs: &'static str,
     as_wanted: impl Fn(&Received) -> bool,
 ) -> Result<(), ProbeError> {
     let failed = |step: &'static str| move |error: io::Error| ProbeError::Call { step, error };
     let buffers = SocketBuffers { receive_bytes: 65_536, send_bytes: 65_536 };
-    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let local = SocketAddr::new(ip, 0);
     let source = bind(local, buffers).map_err(failed("binding a socket"))?;
     let target = bind(local, buffers).map_err(failed("binding a socket"))?;
     let address = target.local_addr().map_err(failed("asking for an address"))?;

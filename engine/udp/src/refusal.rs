@@ -38,12 +38,46 @@ impl From<io::Error> for IoUringRefusal {
     }
 }
 
+/// Why `mmsg` can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MmsgRefusal {
+    /// A seccomp filter forbids a call (EPERM, EACCES).
+    #[error("refused by the kernel (EPERM: a seccomp filter without recvmmsg, sendmmsg or epoll)")]
+    NotPermitted,
+    /// The kernel has no such call, or a seccomp filter hides it (ENOSYS).
+    #[error("this kernel has no recvmmsg or sendmmsg, or a seccomp filter hides them (ENOSYS)")]
+    Missing,
+    /// The kernel said something else.
+    #[error("setting it up: {0}")]
+    SetUp(#[source] io::Error),
+    /// It could be set up, and moved no datagrams.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+impl From<io::Error> for MmsgRefusal {
+    /// What a refused set-up means.
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
+            Some(libc::ENOSYS) => Self::Missing,
+            _ => Self::SetUp(error),
+        }
+    }
+}
+
 /// Why a packet ring can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PacketRingRefusal {
-    /// The process lacks a capability (EPERM, EACCES).
-    #[error("refused by the kernel (EPERM: run as root, or with CAP_NET_RAW and CAP_BPF)")]
+    /// The process lacks the capability, or a seccomp filter forbids bpf(2) (EPERM, EACCES).
+    #[error("refused by the kernel (EPERM: run as root, or with CAP_BPF)")]
     NotPermitted,
+    /// The kernel was built without bpf(2), or a seccomp filter hides it (ENOSYS).
+    #[error("this kernel has no bpf, or a seccomp filter hides it (ENOSYS)")]
+    Missing,
+    /// The kernel is too old for the map or the program (EINVAL).
+    #[error("this kernel's bpf is too old (needs Linux 5.8 or newer)")]
+    TooOld,
     /// There is no memory of the size asked for (ENOMEM).
     #[error("no memory for it (ENOMEM: a smaller --packet-ring)")]
     NoMemory,
@@ -60,6 +94,8 @@ impl From<io::Error> for PacketRingRefusal {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
+            Some(libc::ENOSYS) => Self::Missing,
+            Some(libc::EINVAL) => Self::TooOld,
             Some(libc::ENOMEM) => Self::NoMemory,
             _ => Self::SetUp(error),
         }

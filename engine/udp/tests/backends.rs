@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use stampede_testing::skip;
 use stampede_udp::{
-    Backend, BackendChoice, BackendLimits, IoUringRefusal, OpenError, PacketRingRefusal,
-    SocketBuffers, SocketId, Wait, bind, open, unix_now_ns,
+    Backend, BackendChoice, BackendLimits, IoUringRefusal, MmsgRefusal, OpenError,
+    PacketRingRefusal, SocketBuffers, SocketId, Wait, bind, open, unix_now_ns,
 };
 
 const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };
@@ -41,7 +42,7 @@ fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backe
             }
             | OpenError::PacketRing { reason: PacketRingRefusal::NotPermitted }),
         ) => {
-            stampede_testing::skip(refused);
+            skip(refused);
             None
         }
         Err(error) => panic!("{error}"),
@@ -740,12 +741,81 @@ suite! {
     the_number_of_sockets_is_bounded
 }
 
+/// Does something on a thread for which these system calls fail, as under a seccomp profile.
+fn refusing<T: Send>(refusals: &[(i64, i32)], work: impl FnOnce() -> T + Send) -> T {
+    let instruction = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    // The number of the call; and for each that fails, in linux/seccomp.h's words, what it returns.
+    let mut program = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
+    for &(call, errno) in refusals {
+        program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32));
+        program.push(instruction(libc::BPF_RET, 0, libc::SECCOMP_RET_ERRNO | errno as u32));
+    }
+    program.push(instruction(libc::BPF_RET, 0, libc::SECCOMP_RET_ALLOW));
+    let inside = move || {
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the pointer is to a filter whose program is as long as it says; both outlive the
+        // calls. They change this thread only.
+        let result = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                + libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
+}
+
+/// What is refused is passed over, and the reason says so.
 #[test]
-fn auto_says_which_and_why() {
-    let (backend, report) = open(BackendChoice::Auto, limits()).unwrap();
-    assert_eq!(backend.name(), report.name);
-    assert!(report.reason.starts_with(report.name), "{}", report.reason);
-    assert!(report.reason.len() > report.name.len() + 2);
+fn auto_takes_what_there_is_and_says_why() {
+    const NO_BPF: (i64, i32) = (libc::SYS_bpf, libc::EPERM);
+    const NO_URING: (i64, i32) = (libc::SYS_io_uring_setup, libc::ENOSYS);
+    let opened = |refusals: &[(i64, i32)], limits| {
+        refusing(refusals, || {
+            open(BackendChoice::Auto, limits).map(|(backend, report)| {
+                assert_eq!(backend.name(), report.name);
+                assert!(report.reason.starts_with(report.name), "{}", report.reason);
+                report
+            })
+        })
+    };
+    let best = opened(&[], limits()).unwrap();
+    let mut has_ring = true;
+    let mut has_uring = true;
+    if best.name != "packet_ring" {
+        has_ring = false;
+        skip(&best.reason);
+    }
+    let without_ring = opened(&[NO_BPF], limits()).unwrap();
+    assert!(without_ring.reason.contains("no packet_ring: refused by the kernel (EPERM"));
+    if without_ring.name != "io_uring" {
+        has_uring = false;
+        skip(&without_ring.reason);
+    }
+    // For one socket it is not worth it.
+    let single = opened(&[], BackendLimits { sockets_max: 1, ..limits() }).unwrap();
+    assert_eq!(single.name, if has_uring { "io_uring" } else { "mmsg" });
+    if has_ring {
+        assert!(!best.reason.contains("no "), "{}", best.reason);
+    }
+    let plain = opened(&[NO_BPF, NO_URING], limits()).unwrap();
+    assert_eq!(plain.name, "mmsg");
+    for refusal in ["no packet_ring: refused", "no io_uring: no io_uring in this kernel"] {
+        assert!(plain.reason.contains(refusal), "{}", plain.reason);
+    }
+    for call in [libc::SYS_recvmmsg, libc::SYS_sendmmsg] {
+        let nothing = opened(&[NO_BPF, NO_URING, (call, libc::ENOSYS)], limits());
+        assert!(matches!(nothing, Err(OpenError::Mmsg { reason: MmsgRefusal::Missing })));
+    }
+}
+
+/// What was asked for is had or refused, at once and with the reason.
+#[test]
+fn mmsg_without_its_calls_is_refused() {
+    let refused = refusing(&[(libc::SYS_recvmmsg, libc::EPERM)], || {
+        open(BackendChoice::Mmsg, limits()).err().unwrap().to_string()
+    });
+    assert!(refused.starts_with("mmsg can't be used: refused by the kernel (EPERM"), "{refused}");
 }
 
 #[test]
@@ -778,54 +848,99 @@ mod packet_ring_alone {
         seen.iter().map(|datagram| datagram.payload[0] & !MEDIA).collect()
     }
 
-    #[test]
-    fn a_full_ring_drops_and_says_how_many_and_whose() {
-        let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
-        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
-        let backend = &mut *backend;
-        let (first, to_first) = add(backend, V4);
-        let (second, to_second) = add(backend, V4);
-        let (client, _) = peer(V4);
-        for number in 0..1_000 {
-            client
-                .send_to(&[MEDIA; 1_000], if number < 800 { to_first } else { to_second })
-                .unwrap();
-        }
-        let mut seen = Vec::new();
-        while poll_into(backend, wait(50), &mut seen) > 0 {}
-        assert!((50..800).contains(&seen.len()), "two blocks of 128 KiB: {}", seen.len());
-        let lost = 1_000 - seen.len() as u64;
-        let of = |id| seen.iter().filter(|datagram| datagram.socket == id).count() as u64;
-        let stats = backend.stats();
-        assert_eq!((stats.kernel_drops, stats.ring_drops), (lost, lost));
-        assert_eq!(backend.socket_drops(first), 800 - of(first));
-        assert_eq!(backend.socket_drops(second), 200 - of(second));
-        backend.refresh_drops();
-        backend.remove_socket(first);
-        assert_eq!(backend.stats().kernel_drops, lost, "nothing is counted twice");
-        client.send_to(&[MEDIA; 10], to_second).unwrap();
-        assert_eq!(collect(backend, 1).len(), 1, "and it goes on");
+    fn sequence(number: u16) -> Vec<u8> {
+        let mut payload = vec![MEDIA; 1_000];
+        payload[1..3].copy_from_slice(&number.to_be_bytes());
+        payload
     }
 
-    /// What still waits in the ring is not called lost, whatever was before.
+    /// What finds no room is read from its socket, in order with what the ring has of it, also of
+    /// what comes when there is room again; and in the end everything comes through the ring.
     #[test]
-    fn what_waits_is_no_drop() {
+    fn a_full_ring_spills_into_the_sockets_and_nothing_is_lost() {
+        let tiny = BackendLimits { packet_ring_bytes_max: 1, batch_max: 50, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
+        let backend = &mut *backend;
+        let sockets = [V4, V6].map(|ip| (add(backend, ip), peer(ip).0));
+        let mut sent = 0;
+        let mut send = |count| {
+            for _ in 0..count {
+                for ((_, address), client) in &sockets {
+                    client.send_to(&sequence(sent), address).unwrap();
+                }
+                sent += 1;
+            }
+            2 * usize::from(sent)
+        };
+        let mut seen = Vec::new();
+        send(300);
+        // There is room for some of these.
+        for _ in 0..10 {
+            poll_into(backend, wait(0), &mut seen);
+            send(10);
+        }
+        let expected = send(0);
+        while seen.len() < expected && poll_into(backend, wait(100), &mut seen) > 0 {}
+        // It takes another look to find a socket empty.
+        poll_into(backend, wait(0), &mut seen);
+        let (stats, before) = (backend.stats(), seen.len());
+        assert!(stats.ring_spills > 100 && stats.ring_runs_in > 90, "{stats:?}");
+        assert_eq!(stats.ring_spills + stats.ring_runs_in, before as u64);
+        let expected = send(20);
+        seen.extend(collect(backend, expected - before));
+        assert_eq!(backend.stats().ring_spills, stats.ring_spills);
+        assert_eq!(backend.stats().ring_runs_in, stats.ring_runs_in + 40);
+        for ((socket, _), _) in &sockets {
+            let of = seen.iter().filter(|datagram| datagram.socket == *socket);
+            let numbers =
+                of.map(|datagram| u16::from_be_bytes([datagram.payload[1], datagram.payload[2]]));
+            assert_eq!(numbers.collect::<Vec<_>>(), (0..420).collect::<Vec<_>>());
+            assert_eq!(backend.socket_drops(*socket), 0);
+        }
+    }
+
+    /// With both full the kernel drops, and it counts at the socket.
+    #[test]
+    fn what_neither_has_room_for_is_dropped_and_counted() {
         let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
         let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
         let backend = &mut *backend;
-        let (_, to_first) = add(backend, V4);
-        let (second, to_second) = add(backend, V4);
+        let small = SocketBuffers { receive_bytes: 16_384, send_bytes: 65_536 };
+        let socket = bind(SocketAddr::new(V4, 0), small).unwrap();
+        let address = socket.local_addr().unwrap();
+        let id = backend.add_socket(socket).unwrap();
         let (client, _) = peer(V4);
-        for _ in 0..1_000 {
-            client.send_to(&[MEDIA; 1_000], to_first).unwrap();
+        for number in 0..500 {
+            client.send_to(&sequence(number), address).unwrap();
         }
-        while poll_into(backend, wait(50), &mut Vec::new()) > 0 {}
-        assert!(backend.stats().ring_drops > 0);
-        for _ in 0..50 {
-            client.send_to(&[MEDIA; 1_000], to_second).unwrap();
+        let mut seen = Vec::new();
+        while poll_into(backend, wait(20), &mut seen) > 0 {}
+        let lost = 500 - seen.len() as u64;
+        assert!((100..450).contains(&lost), "{lost}");
+        assert_eq!(backend.socket_drops(id), lost);
+        backend.remove_socket(id);
+        assert_eq!(backend.stats().kernel_drops, lost, "nothing is counted twice");
+    }
+
+    /// However full the ring always is, whoever waits in a socket is read.
+    #[test]
+    fn a_flood_through_the_ring_starves_no_socket() {
+        let few = BackendLimits { batch_max: 16, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, few) else { return };
+        let backend = &mut *backend;
+        let (_, flooded) = add(backend, V4);
+        let (quiet, address) = add(backend, V4);
+        let (client, _) = peer(V4);
+        client.send_to(&[1; 20], address).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..40 {
+            for _ in 0..32 {
+                client.send_to(&[MEDIA; 100], flooded).unwrap();
+            }
+            poll_into(backend, wait(0), &mut seen);
         }
-        assert_eq!(backend.socket_drops(second), 0);
-        assert_eq!(collect(backend, 50).len(), 50);
+        assert!(seen.iter().any(|datagram| datagram.socket == quiet));
+        assert!(backend.stats().ring_runs_in >= 500);
     }
 
     /// What comes alone and what comes in segment runs take the same way.
@@ -867,6 +982,7 @@ mod packet_ring_alone {
         }
         let seen = collect(backend, 200);
         assert_eq!(seen.len(), 200);
+        assert_eq!(backend.stats().ring_runs_in, 66);
         assert_eq!(backend.socket_drops(id), 0);
         backend.refresh_drops();
         backend.remove_socket(id);
@@ -928,55 +1044,44 @@ mod packet_ring_alone {
         assert_eq!(backend.stats().kernel_drops, 0);
     }
 
-    /// Headers with options are left to the socket by both filters.
+    /// The filter sees what the socket would have had: put together, with its options, and with its
+    /// checksum verified.
     #[test]
-    fn ip_options_make_it_come_another_way() {
+    fn fragments_come_whole_and_a_wrong_checksum_does_not_come() {
         let Some(mut backend) = ring() else { return };
         let backend = &mut *backend;
         let (_, address) = add(backend, V4);
         let (client, _) = peer(V4);
         // Four times "no operation" (RFC 791).
         set_option(&client, libc::SOL_IP, libc::IP_OPTIONS, 0x0101_0101);
-        client.send_to(&[MEDIA; 100], address).unwrap();
-        assert_eq!(collect(backend, 1).len(), 1);
-        assert_eq!(backend.stats().kernel_drops, 0);
-    }
-
-    /// The ring sees fragments, the socket the whole that the ring never had: lost, and counted.
-    #[test]
-    fn fragments_are_counted_as_dropped() {
-        let Some(mut backend) = ring() else { return };
-        let backend = &mut *backend;
-        let (id, address) = add(backend, V4);
+        client.send_to(&[MEDIA | 1; 100], address).unwrap();
         let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)));
-        let raw = raw.unwrap();
-        for (identification, first_byte) in [(1u16, 1u8), (2, MEDIA)] {
-            let mut udp = [5_000, address.port(), 8 + 40, 0].map(u16::to_be_bytes).concat();
-            udp.extend([first_byte; 40]);
-            for (offset, more) in [(0, 0x2000), (24, 0)] {
-                let part = if more > 0 { &udp[..24] } else { &udp[24..] };
+        let raw = match raw {
+            Ok(raw) => raw,
+            Err(error) => return skip(format!("a raw socket: {error}")),
+        };
+        let mut identification = 0u16;
+        let mut send = |udp: &[u8], cuts: &[(usize, usize, u16)]| {
+            identification += 1;
+            for &(from, to, more) in cuts {
                 let mut packet = vec![0x45, 0];
-                packet.extend((20 + part.len() as u16).to_be_bytes());
+                packet.extend((20 + (to - from) as u16).to_be_bytes());
                 packet.extend(identification.to_be_bytes());
-                packet.extend((more | (offset / 8u16)).to_be_bytes());
+                packet.extend((more | (from as u16 / 8)).to_be_bytes());
                 packet.extend([64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
-                packet.extend(part);
+                packet.extend(&udp[from..to]);
                 raw.send_to(&packet, &address.into()).unwrap();
             }
-        }
-        let seen = collect(backend, 1);
-        assert_eq!((seen.len(), seen[0].payload[0]), (1, 1), "not media: by its socket");
-        // It takes three looks to be sure.
-        for _ in 0..3 {
-            backend.socket_drops(id);
-            poll_into(backend, wait(20), &mut Vec::new());
-        }
-        assert_eq!(backend.socket_drops(id), 1);
-        assert_eq!(backend.stats().kernel_drops, 1);
-        // From now on the socket has all by itself.
-        let (client, _) = peer(V4);
-        client.send_to(&[MEDIA | 5; 40], address).unwrap();
-        assert_eq!(numbers(&collect(backend, 1)), [5]);
-        assert_eq!((backend.socket_drops(id), backend.stats().ring_drops), (1, 0));
+        };
+        let datagram = |first_byte: u8, checksum: u16| {
+            let mut udp = [5_000, address.port(), 8 + 40, checksum].map(u16::to_be_bytes).concat();
+            udp.extend([first_byte; 40]);
+            udp
+        };
+        send(&datagram(MEDIA | 2, 0), &[(0, 24, 0x2000), (24, 48, 0)]);
+        send(&datagram(MEDIA | 3, 0xdead), &[(0, 48, 0)]);
+        send(&datagram(MEDIA | 4, 0), &[(0, 48, 0)]);
+        assert_eq!(numbers(&collect(backend, 3)), [1, 2, 4]);
+        assert_eq!((backend.stats().ring_runs_in, backend.stats().ring_spills), (3, 0));
     }
 }

@@ -198,8 +198,6 @@ pub struct Facts {
     pub kernel_drops: u64,
     /// They are an estimate.
     pub drops_estimated: bool,
-    /// Of `kernel_drops` those of packet rings.
-    pub ring_drops: u64,
     /// Send errors and full send queues.
     pub send_losses: u64,
     /// Workers.

@@ -179,15 +179,9 @@ fn generator_reasons(facts: &Facts) -> Vec<String> {
         lost > OWN_LOSS_MIN && lost as f64 > OWN_LOSS_RATE_MAX * (lost + all) as f64
     };
     if beyond(facts.kernel_drops, facts.datagrams_in) {
-        let (place, remedy) = if facts.ring_drops * 2 > facts.kernel_drops {
-            ("for want of room in our packet ring", "--packet-ring")
-        } else {
-            let buffers = "net.core.rmem_max, or --receive-buffer if it was lowered,";
-            ("at our own receive buffers", buffers)
-        };
         reasons.push(format!(
-            "generator: our kernel dropped {} of {} datagrams {place}; raise {remedy} or use more \
-             --workers",
+            "generator: our kernel dropped {} of {} datagrams at our own receive buffers; raise \
+             net.core.rmem_max, or --receive-buffer if it was lowered, or use more --workers",
             kernel_drops(facts),
             group(facts.datagrams_in + facts.kernel_drops)
         ));
@@ -694,8 +688,6 @@ mod tests {
         check(&drops, Outcome::Invalid, Fault::Generator, "our kernel dropped 500");
         let runs = Facts { kernel_drops: 500, drops_estimated: true, ..lossy() };
         check(&runs, Outcome::Invalid, Fault::Generator, "our kernel dropped about 500");
-        let ring = Facts { kernel_drops: 500, ring_drops: 400, ..lossy() };
-        check(&ring, Outcome::Invalid, Fault::Generator, "in our packet ring; raise --packet-ring");
         let sends = Facts { send_losses: 500, ..healthy() };
         check(&sends, Outcome::Invalid, Fault::Generator, "could not be sent");
         let dead = Facts { workers_failed: vec!["worker 0 ended".to_owned()], ..healthy() };

@@ -1,53 +1,52 @@
-//! Which datagrams go through the packet ring: two small BPF programs and the table they share.
+//! Which datagrams go through the packet ring: a small BPF program on each socket, and the table
+//! that it shares with us.
 //!
-//! The ring's program takes RTP and RTCP (RFC 7983: first byte 128 to 191) for the ports in the
-//! table; the one on each socket refuses what the ring has taken, so that everything comes once.
-//! STUN and DTLS stay with the sockets. Both count what they decided, by port, which tells later
-//! what was lost between them.
+//! The program is a socket filter, so it runs for what the socket is about to have: behind the
+//! host's firewall, its address translation, IPsec and reassembly, and with the UDP checksum
+//! verified (`udp_queue_rcv_one_skb`, net/ipv4/udp.c). It copies RTP and RTCP (RFC 7983: first byte
+//! 128 to 191) into the ring and keeps it from the socket. Everything else it leaves to the socket,
+//! and media as well that the ring has no room for.
 
 use std::io;
-use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::memory::PageMemory;
 use crate::sys::bpf::{self, Instruction};
 
-/// One entry a port.
+/// One entry a port. That of port 0, which no socket has, counts for all.
 const PORTS: usize = 1 << 16;
-/// Of an entry: `wanted`, `taken`, `refused`, `address`, each 32 bits.
+/// Of an entry: `wanted`, `spilling`, `taken`, `spilled`, each 32 bits.
 const ENTRY_BYTES: usize = 16;
 const WANTED_AT: i16 = 0;
-const TAKEN_AT: i16 = 4;
-const REFUSED_AT: i16 = 8;
-/// As in a packet; zero for any.
-const ADDRESS_AT: i16 = 12;
+/// The socket has media that is newer than all of its in the ring, and has what follows, too, until
+/// somebody has read it: so everything stays in order.
+const SPILLING_AT: i16 = 4;
+/// Segment runs that are in the ring and not in the socket; wraps.
+const TAKEN_AT: i16 = 8;
+/// Segment runs that were left to the socket because of a full ring; wraps.
+const SPILLED_AT: i16 = 12;
 
-/// IPv4 and UDP header, and the first byte of the payload.
-const HEADERS_BYTES: i32 = 20 + 8 + 1;
-/// Length of an Ethernet header. Loopback has one, too.
-const ETHERNET_BYTES: i32 = 14;
-/// First byte of an IPv4 header without options.
-const IPV4_NO_OPTIONS: i32 = 0x45;
+/// A record of the ring: what the program says about a segment run, and then its payload.
+pub(super) const TIME_AT: usize = 0;
+pub(super) const SEGMENT_AT: usize = 8;
+pub(super) const LEN_AT: usize = 12;
+/// Source and destination, in network order.
+pub(super) const PORTS_AT: usize = 16;
+/// As in a link layer's header, in network order.
+pub(super) const PROTOCOL_AT: usize = 20;
+pub(super) const SOURCE_AT: usize = 24;
+pub(super) const RECORD_HEADER_BYTES: usize = 40;
+/// Room for the payload of a record, from which the smallest is taken that is enough: the kernel
+/// has to know how much is written when it checks the program.
+const ROOMS: [i32; 9] = [128, 320, 640, 1_280, 2_560, 5_120, 10_240, 24_576, 65_536];
+/// The longest record, for which a ring must have room.
+pub(super) const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 16);
 
-/// What was counted for a port, both wrapping at 2^32: segment runs, as the kernel keeps
-/// them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct PortCounters {
-    /// Taken by the ring's program: in the ring, or dropped because it was full.
-    pub(super) taken: u32,
-    /// Refused by the socket's program, as the ring should have them.
-    pub(super) refused: u32,
-}
-
-impl PortCounters {
-    /// Refused and not taken, at this moment: fragments put together again after the ring has seen
-    /// them, or datagrams whose address was changed on the way; or one that only one of the two has
-    /// seen yet.
-    pub(super) fn missed(self) -> u32 {
-        u32::try_from(self.refused.wrapping_sub(self.taken).cast_signed()).unwrap_or(0)
-    }
-}
+const UDP_HEADER_BYTES: i32 = 8;
+/// Where the source's address is in an IPv4 and in an IPv6 header.
+const IPV4_SOURCE_AT: i32 = 12;
+const IPV6_SOURCE_AT: i32 = 8;
 
 /// The table, shared with the kernel.
 #[derive(Debug)]
@@ -67,16 +66,12 @@ impl PortTable {
         self.memory.atomic(usize::from(port) * ENTRY_BYTES + at as usize)
     }
 
-    /// Takes what comes for this address from now on; one that has no IP takes all of the port. Its
-    /// counters start again. A packet that has passed the ring and not its socket at this moment is
-    /// lost, and counted.
-    pub(super) fn want(&self, address: SocketAddrV4) {
-        let port = address.port();
-        let ip = u32::from_ne_bytes(address.ip().octets());
-        self.field(port, ADDRESS_AT).store(ip, Ordering::Relaxed);
-        self.field(port, TAKEN_AT).store(0, Ordering::Relaxed);
-        self.field(port, REFUSED_AT).store(0, Ordering::Relaxed);
-        self.field(port, WANTED_AT).store(1, Ordering::Relaxed);
+    /// Takes what comes for the socket with this port from now on. Its counters start again.
+    pub(super) fn want(&self, port: u16) {
+        for at in [SPILLING_AT, TAKEN_AT, SPILLED_AT] {
+            self.field(port, at).store(0, Ordering::Relaxed);
+        }
+        self.field(port, WANTED_AT).store(1, Ordering::Release);
     }
 
     /// Leaves it to its socket again.
@@ -84,93 +79,153 @@ impl PortTable {
         self.field(port, WANTED_AT).store(0, Ordering::Relaxed);
     }
 
-    /// As they are now.
-    pub(super) fn counters(&self, port: u16) -> PortCounters {
-        let refused = self.field(port, REFUSED_AT).load(Ordering::Acquire);
-        PortCounters { taken: self.field(port, TAKEN_AT).load(Ordering::Acquire), refused }
+    /// The socket has been read to its end: what follows may go through the ring again.
+    pub(super) fn read_dry(&self, port: u16) {
+        let spilling = self.field(port, SPILLING_AT);
+        if spilling.load(Ordering::Relaxed) != 0 {
+            spilling.store(0, Ordering::Release);
+        }
     }
 
-    /// The program for the packet socket (`SOCK_RAW`): what the ring takes.
-    pub(super) fn ring_program(&self) -> io::Result<OwnedFd> {
-        bpf::socket_filter(&ring_program(self.fd.as_raw_fd()))
+    /// Segment runs of this port that went into the ring, which its socket counts as dropped.
+    /// Wraps.
+    pub(super) fn taken(&self, port: u16) -> u32 {
+        self.field(port, TAKEN_AT).load(Ordering::Acquire)
     }
 
-    /// The program for UDP sockets whose ports are in the table: what they leave to the ring.
-    pub(super) fn socket_program(&self) -> io::Result<OwnedFd> {
-        bpf::socket_filter(&socket_program(self.fd.as_raw_fd()))
+    /// Segment runs of all sockets for which there was no room. Wraps.
+    pub(super) fn spilled_in_all(&self) -> u32 {
+        self.field(0, SPILLED_AT).load(Ordering::Relaxed)
+    }
+
+    /// The program for sockets whose ports are in the table.
+    pub(super) fn program(&self, ring: &OwnedFd) -> io::Result<OwnedFd> {
+        bpf::socket_filter(&program(self.fd.as_raw_fd(), ring.as_raw_fd()))
     }
 }
 
-/// Where on the stack the headers are copied to, and the key of the table.
-const HEADERS_AT: i16 = -32;
-const KEY_AT: i16 = -36;
-/// Longest result a filter can have: all bytes.
+/// Where on the stack things are: the header of the record, the first bytes of the packet, the key
+/// of the table.
+const RECORD_AT: i16 = -48;
+const PACKET_AT: i16 = -64;
+const KEY_AT: i16 = -72;
+/// Results of a filter: all bytes, and none.
 const ALL: i32 = -1;
+const NONE: i32 = 0;
 
-/// For the packet socket, whose data begins with the link layer's header, if the device has one.
-fn ring_program(table: RawFd) -> Vec<Instruction> {
+/// Places that are jumped to, all of them further on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Label {
+    /// The packet stays with the socket.
+    Leave,
+    /// The same, because there is no room, which is counted.
+    Spill,
+    /// The same; the record that was begun is thrown away.
+    Discard,
+    /// The record has its payload.
+    Submit,
+    /// IPv4 is dealt with, or IPv6.
+    SourceRead,
+    /// Where the next [`ROOMS`] is tried, or the source of IPv6.
+    Next,
+}
+
+/// The packet's data begins with its UDP header. `R6` is the packet, `R7` the record, `R8` the
+/// payload's length, `R9` the entry of the table.
+fn program(table: RawFd, ring: RawFd) -> Vec<Instruction> {
     use bpf::*;
     let mut code = Assembler::default();
     code.push(mov(R6, R1));
-    // For this host (`PACKET_HOST`), not overheard.
-    code.push(load32(R0, R6, SKB_PACKET_TYPE_AT));
-    code.refuse_unless_equal(R0, 0);
-    // A link layer's header begins with the destination's address, and the first byte of an IPv4
-    // header would be that of a multicast address there.
-    code.push(mov_immediate(R9, 0));
-    code.copy_data(R9, 1);
-    code.push(load8(R0, R10, HEADERS_AT));
-    code.push(jump_if_equal(R0, IPV4_NO_OPTIONS, 1));
-    code.push(mov_immediate(R9, ETHERNET_BYTES));
-    code.copy_data(R9, HEADERS_BYTES);
-    code.push(load8(R0, R10, HEADERS_AT));
-    code.refuse_unless_equal(R0, IPV4_NO_OPTIONS);
-    code.push(load8(R0, R10, HEADERS_AT + 9));
-    code.refuse_unless_equal(R0, libc::IPPROTO_UDP);
-    // Whole: neither "more fragments" nor an offset.
-    code.push(load16(R0, R10, HEADERS_AT + 6));
+    code.push(load32(R8, R6, SKB_LEN_AT));
+    code.push(mov_immediate(R2, 0));
+    code.load_bytes(SKB_LOAD_BYTES, PACKET_AT, UDP_HEADER_BYTES + 1);
+    // RTP and RTCP only.
+    code.push(load8(R0, R10, PACKET_AT + UDP_HEADER_BYTES as i16));
+    code.push(and_immediate(R0, 0xc0));
+    code.to(Label::Leave, jump_if_not_equal(R0, 0x80, 0));
+    code.push(load16(R0, R10, PACKET_AT + 2));
     code.push(from_big_endian16(R0));
-    code.push(and_immediate(R0, 0x3fff));
-    code.refuse_unless_equal(R0, 0);
-    code.refuse_unless_media(HEADERS_AT + 28);
-    code.entry_if_wanted(table, HEADERS_AT + 22);
-    // Of this address, or bound to any.
-    code.push(load32(R1, R0, ADDRESS_AT));
+    code.entry(table);
+    code.push(mov(R9, R0));
+    code.push(load32(R0, R9, WANTED_AT));
+    code.to(Label::Leave, jump_if_equal(R0, 0, 0));
+    code.push(load32(R0, R9, SPILLING_AT));
+    code.to(Label::Spill, jump_if_not_equal(R0, 0, 0));
+
+    code.push(call(KTIME_GET_NS));
+    code.push(store64(R10, RECORD_AT + TIME_AT as i16, R0));
+    code.push(load32(R0, R10, PACKET_AT));
+    code.push(store32(R10, RECORD_AT + PORTS_AT as i16, R0));
+    // A length of segments that nobody has counted is not one of UDP's (the old UFO, by way of a
+    // virtual network card): the kernel tells the socket so, and not us.
+    code.push(load32(R1, R6, SKB_GSO_SIZE_AT));
+    code.push(store32(R10, RECORD_AT + SEGMENT_AT as i16, R1));
     code.push(jump_if_equal(R1, 0, 2));
-    code.push(load32(R2, R10, HEADERS_AT + 16));
-    code.refuse_unless_same(R1, R2);
-    code.count(TAKEN_AT);
-    code.push(mov_immediate(R0, ALL));
-    code.push(EXIT);
-    code.finish(0)
-}
+    code.push(load32(R1, R6, SKB_GSO_SEGS_AT));
+    code.to(Label::Leave, jump_if_equal(R1, 0, 0));
+    code.source();
+    // Behind the UDP header, with at least the byte that was looked at.
+    code.push(add_immediate(R8, -UDP_HEADER_BYTES));
+    code.push(store32(R10, RECORD_AT + LEN_AT as i16, R8));
+    code.to(Label::Leave, jump_if_equal(R8, 0, 0));
 
-/// For a UDP socket, whose data begins with the UDP header.
-fn socket_program(table: RawFd) -> Vec<Instruction> {
-    use bpf::*;
-    let mut code = Assembler::default();
-    code.push(mov(R6, R1));
-    // Options are the ring's reason to leave a datagram, too.
-    code.copy_network_header(1);
-    code.push(load8(R0, R10, HEADERS_AT));
-    code.refuse_unless_equal(R0, IPV4_NO_OPTIONS);
-    code.push(mov_immediate(R9, 0));
-    code.copy_data(R9, 9);
-    code.refuse_unless_media(HEADERS_AT + 8);
-    code.entry_if_wanted(table, HEADERS_AT + 2);
-    code.count(REFUSED_AT);
+    for room in ROOMS {
+        code.to(Label::Next, jump_if_above(R8, room, 0));
+        code.extend(load_map(R1, ring));
+        code.push(mov_immediate(R2, RECORD_HEADER_BYTES as i32 + room));
+        code.push(mov_immediate(R3, 0));
+        code.push(call(RINGBUF_RESERVE));
+        code.to(Label::Spill, jump_if_equal(R0, 0, 0));
+        code.push(mov(R7, R0));
+        code.push(mov(R1, R6));
+        code.push(mov_immediate(R2, UDP_HEADER_BYTES));
+        code.push(mov(R3, R7));
+        code.push(add_immediate(R3, RECORD_HEADER_BYTES as i32));
+        code.push(mov(R4, R8));
+        code.push(call(SKB_LOAD_BYTES));
+        code.to(Label::Discard, jump_if_not_equal(R0, 0, 0));
+        code.to(Label::Submit, jump(0));
+        code.here(Label::Next);
+    }
+    // Longer than any datagram.
+    code.to(Label::Leave, jump(0));
+
+    code.here(Label::Submit);
+    for at in (0..RECORD_HEADER_BYTES as i16).step_by(8) {
+        code.push(load64(R1, R10, RECORD_AT + at));
+        code.push(store64(R7, at, R1));
+    }
+    code.push(mov(R1, R7));
+    // Wakes the reader if it had read everything.
+    code.push(mov_immediate(R2, 0));
+    code.push(call(RINGBUF_SUBMIT));
+    code.count(R9, TAKEN_AT);
+    code.end(NONE);
+
+    code.here(Label::Discard);
+    code.push(mov(R1, R7));
+    code.push(mov_immediate(R2, 0));
+    code.push(call(RINGBUF_DISCARD));
+    code.end(ALL);
+
+    code.here(Label::Spill);
+    code.push(mov_immediate(R1, 1));
+    code.push(store32(R9, SPILLING_AT, R1));
+    code.count(R9, SPILLED_AT);
     code.push(mov_immediate(R0, 0));
-    code.push(EXIT);
-    code.finish(ALL)
+    code.entry(table);
+    code.count(R0, SPILLED_AT);
+    code.here(Label::Leave);
+    code.end(ALL);
+    code.code
 }
 
-/// Puts a program together. "Refuse" is to leave for its last two instructions, whatever they
-/// return.
+/// Puts a program together, front to back.
 #[derive(Default)]
 struct Assembler {
     code: Vec<Instruction>,
-    /// Jumps to the end.
-    refusals: Vec<usize>,
+    /// Jumps whose label has not come yet.
+    open: Vec<(Label, usize)>,
 }
 
 impl Assembler {
@@ -178,42 +233,32 @@ impl Assembler {
         self.code.push(instruction);
     }
 
-    fn refuse_unless_equal(&mut self, register: u8, value: i32) {
-        self.refusals.push(self.code.len());
-        self.push(bpf::jump_if_not_equal(register, value, 0));
+    fn extend(&mut self, instructions: [Instruction; 2]) {
+        self.code.extend(instructions);
     }
 
-    fn refuse_if_equal(&mut self, register: u8, value: i32) {
-        self.refusals.push(self.code.len());
-        self.push(bpf::jump_if_equal(register, value, 0));
+    /// A jump to where the label will be.
+    fn to(&mut self, label: Label, jump: Instruction) {
+        self.open.push((label, self.code.len()));
+        self.push(jump);
     }
 
-    fn refuse_unless_same(&mut self, one: u8, other: u8) {
-        self.refusals.push(self.code.len());
-        self.push(bpf::jump_unless_same(one, other, 0));
+    /// All jumps to this label so far end here.
+    fn here(&mut self, label: Label) {
+        let end = self.code.len();
+        for (_, at) in self.open.extract_if(.., |(open, _)| *open == label) {
+            self.code[at].offset = (end - at - 1) as i16;
+        }
     }
 
-    /// Copies `len` bytes of the packet's data from `offset` (a register) to the stack.
-    fn copy_data(&mut self, offset: u8, len: i32) {
+    /// Copies `len` bytes from the offset in `R2` to the stack, by one of the two helpers that do.
+    fn load_bytes(&mut self, helper: i32, to: i16, len: i32) {
         use bpf::*;
         self.push(mov(R1, R6));
-        self.push(mov(R2, offset));
-        self.stack_address(R3, HEADERS_AT);
+        self.stack_address(R3, to);
         self.push(mov_immediate(R4, len));
-        self.push(call(SKB_LOAD_BYTES));
-        self.refuse_unless_equal(R0, 0);
-    }
-
-    /// Copies `len` bytes of the network header to the stack.
-    fn copy_network_header(&mut self, len: i32) {
-        use bpf::*;
-        self.push(mov(R1, R6));
-        self.push(mov_immediate(R2, 0));
-        self.stack_address(R3, HEADERS_AT);
-        self.push(mov_immediate(R4, len));
-        self.push(mov_immediate(R5, HEADER_START_NETWORK));
-        self.push(call(SKB_LOAD_BYTES_RELATIVE));
-        self.refuse_unless_equal(R0, 0);
+        self.push(call(helper));
+        self.to(Label::Leave, jump_if_not_equal(R0, 0, 0));
     }
 
     fn stack_address(&mut self, register: u8, at: i16) {
@@ -221,43 +266,52 @@ impl Assembler {
         self.push(bpf::add_immediate(register, at.into()));
     }
 
-    /// Goes on with RTP and RTCP only.
-    fn refuse_unless_media(&mut self, first_byte_at: i16) {
+    /// Writes the source's address into the header of the record, and of what protocol it is.
+    fn source(&mut self) {
         use bpf::*;
-        self.push(load8(R0, R10, first_byte_at));
-        self.push(and_immediate(R0, 0xc0));
-        self.refuse_unless_equal(R0, 0x80);
+        const SOURCE: i16 = RECORD_AT + SOURCE_AT as i16;
+        self.push(mov_immediate(R1, 0));
+        self.push(store64(R10, SOURCE, R1));
+        self.push(store64(R10, SOURCE + 8, R1));
+        self.push(load32(R7, R6, SKB_PROTOCOL_AT));
+        self.push(store32(R10, RECORD_AT + PROTOCOL_AT as i16, R7));
+        self.push(mov_immediate(R5, HEADER_START_NETWORK));
+        self.to(Label::Next, jump_if_not_equal(R7, i32::from((libc::ETH_P_IP as u16).to_be()), 0));
+        self.push(mov_immediate(R2, IPV4_SOURCE_AT));
+        self.load_bytes(SKB_LOAD_BYTES_RELATIVE, SOURCE, 4);
+        self.to(Label::SourceRead, jump(0));
+        self.here(Label::Next);
+        let ipv6 = i32::from((libc::ETH_P_IPV6 as u16).to_be());
+        self.to(Label::Leave, jump_if_not_equal(R7, ipv6, 0));
+        self.push(mov_immediate(R2, IPV6_SOURCE_AT));
+        self.load_bytes(SKB_LOAD_BYTES_RELATIVE, SOURCE, 16);
+        // A link-local address (fe80::/10) means nothing without its link, which the socket tells.
+        self.push(load16(R0, R10, SOURCE));
+        self.push(from_big_endian16(R0));
+        self.push(and_immediate(R0, 0xffc0));
+        self.to(Label::Leave, jump_if_equal(R0, 0xfe80, 0));
+        self.here(Label::SourceRead);
     }
 
-    /// Goes on, with its entry in `R0`, where the table wants the port.
-    fn entry_if_wanted(&mut self, table: RawFd, port_at: i16) {
+    /// Goes on with the entry of the port in `R0`, in `R0`.
+    fn entry(&mut self, table: RawFd) {
         use bpf::*;
-        self.push(load16(R0, R10, port_at));
-        self.push(from_big_endian16(R0));
         self.push(store32(R10, KEY_AT, R0));
-        self.code.extend(load_map(R1, table));
+        self.extend(load_map(R1, table));
         self.stack_address(R2, KEY_AT);
         self.push(call(MAP_LOOKUP_ELEMENT));
-        self.refuse_if_equal(R0, 0);
-        self.push(load32(R1, R0, WANTED_AT));
-        self.refuse_if_equal(R1, 0);
+        self.to(Label::Leave, jump_if_equal(R0, 0, 0));
     }
 
-    /// Adds one to a counter of the entry in `R0`.
-    fn count(&mut self, counter: i16) {
+    /// Adds one to a counter of the entry in `entry`.
+    fn count(&mut self, entry: u8, counter: i16) {
         self.push(bpf::mov_immediate(bpf::R1, 1));
-        self.push(bpf::atomic_add32(bpf::R0, counter, bpf::R1));
+        self.push(bpf::atomic_add32(entry, counter, bpf::R1));
     }
 
-    /// Ends with what refusals return.
-    fn finish(mut self, refused: i32) -> Vec<Instruction> {
-        let end = self.code.len();
-        for at in self.refusals {
-            self.code[at].offset = (end - at - 1) as i16;
-        }
-        self.code.push(bpf::mov_immediate(bpf::R0, refused));
-        self.code.push(bpf::EXIT);
-        self.code
+    fn end(&mut self, result: i32) {
+        self.push(bpf::mov_immediate(bpf::R0, result));
+        self.push(bpf::EXIT);
     }
 }
 
@@ -266,11 +320,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_is_refused_and_not_taken() {
-        let missed = |taken, refused| PortCounters { taken, refused }.missed();
-        assert_eq!(missed(5, 5), 0);
-        assert_eq!(missed(6, 5), 0, "taken and then stopped by a firewall, or on its way");
-        assert_eq!(missed(5, 7), 2);
-        assert_eq!(missed(2, u32::MAX), 0, "taken has wrapped already");
+    fn there_is_room_for_every_length() {
+        assert!(ROOMS.is_sorted() && ROOMS.iter().all(|room| room % 8 == 0));
+        assert_eq!(RECORD_BYTES_MAX, RECORD_HEADER_BYTES + ROOMS[ROOMS.len() - 1] as usize);
+    }
+
+    #[test]
+    fn every_jump_has_its_label() {
+        let mut code = Assembler::default();
+        code.to(Label::Leave, bpf::jump(0));
+        code.to(Label::Next, bpf::jump(0));
+        code.here(Label::Next);
+        code.push(bpf::EXIT);
+        code.here(Label::Leave);
+        assert_eq!((code.code[0].offset, code.code[1].offset), (2, 0));
+        assert!(code.open.is_empty());
     }
 }

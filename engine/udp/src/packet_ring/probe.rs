@@ -1,14 +1,22 @@
 //! Finding out whether a packet ring can be had and works here, by using one.
 
-use super::BLOCK;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::IN_RING;
 use crate::PacketRingRefusal;
 use crate::mmsg::Mmsg;
 use crate::probe::{LIMITS, exchange};
 
-/// Receives a few datagrams through a small ring.
+/// Receives a few datagrams through a small ring, of IPv6 where this host has it.
 pub(crate) fn probe() -> Result<(), PacketRingRefusal> {
-    let mut backend = Mmsg::with_packet_ring(&LIMITS)?;
-    // Before 6.2 a packet socket drops segment runs (UDP GSO).
-    let in_ring = |datagram: &crate::Received| datagram.buffer as u16 & BLOCK != 0;
-    Ok(exchange(&mut backend, "Linux 6.2 or newer", in_ring)?)
+    let through_ring = |ip| {
+        let mut backend = Mmsg::with_packet_ring(&LIMITS)?;
+        let in_ring = |datagram: &crate::Received| datagram.buffer as u16 & IN_RING != 0;
+        Ok::<_, PacketRingRefusal>(exchange(&mut backend, ip, "Linux 5.8 or newer", in_ring)?)
+    };
+    through_ring(Ipv4Addr::LOCALHOST.into())?;
+    match std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(_) => through_ring(Ipv6Addr::LOCALHOST.into()),
+        Err(_) => Ok(()),
+    }
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_RINGBUF: u32 = 27;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_PSEUDO_MAP_FD: u8 = 1;
@@ -19,12 +20,30 @@ const LICENSE: &CStr = c"MIT OR Apache-2.0";
 
 /// Helpers of linux/bpf.h.
 pub(crate) const MAP_LOOKUP_ELEMENT: i32 = 1;
+pub(crate) const KTIME_GET_NS: i32 = 5;
 pub(crate) const SKB_LOAD_BYTES: i32 = 26;
 pub(crate) const SKB_LOAD_BYTES_RELATIVE: i32 = 68;
+pub(crate) const RINGBUF_RESERVE: i32 = 131;
+pub(crate) const RINGBUF_SUBMIT: i32 = 132;
+pub(crate) const RINGBUF_DISCARD: i32 = 133;
 /// `BPF_HDR_START_NET`.
 pub(crate) const HEADER_START_NETWORK: i32 = 1;
-/// Offset of `pkt_type` in `struct __sk_buff`.
-pub(crate) const SKB_PACKET_TYPE_AT: i16 = 4;
+/// Offsets in `struct __sk_buff`.
+pub(crate) const SKB_LEN_AT: i16 = 0;
+pub(crate) const SKB_PROTOCOL_AT: i16 = 16;
+pub(crate) const SKB_GSO_SEGS_AT: i16 = 164;
+pub(crate) const SKB_GSO_SIZE_AT: i16 = 176;
+
+/// A ring buffer's mapping begins with a page that says where its reader is, which the reader
+/// writes. From here on it is read only: a page that says where its writers are, and the ring, twice,
+/// so that nothing in it is ever cut in two (kernel/bpf/ringbuf.c).
+pub(crate) const RINGBUF_PRODUCER_PAGE: u64 = 1;
+/// Before each record: its length in 32 bits, with two flags, and 32 bits of the kernel's own.
+pub(crate) const RINGBUF_HEADER_BYTES: usize = 8;
+/// Somebody is still writing it.
+pub(crate) const RINGBUF_BUSY: u32 = 1 << 31;
+/// Its writer thought better of it.
+pub(crate) const RINGBUF_DISCARDED: u32 = 1 << 30;
 
 pub(crate) const R0: u8 = 0;
 pub(crate) const R1: u8 = 1;
@@ -33,6 +52,8 @@ pub(crate) const R3: u8 = 3;
 pub(crate) const R4: u8 = 4;
 pub(crate) const R5: u8 = 5;
 pub(crate) const R6: u8 = 6;
+pub(crate) const R7: u8 = 7;
+pub(crate) const R8: u8 = 8;
 pub(crate) const R9: u8 = 9;
 /// The frame pointer.
 pub(crate) const R10: u8 = 10;
@@ -102,6 +123,26 @@ pub(crate) const fn atomic_add32(dst: u8, offset: i16, src: u8) -> Instruction {
     of(0xc3, dst, src, offset, 0)
 }
 
+/// `dst = *(u64 *)(src + offset)`
+pub(crate) const fn load64(dst: u8, src: u8, offset: i16) -> Instruction {
+    of(0x79, dst, src, offset, 0)
+}
+
+/// `*(u64 *)(dst + offset) = src`
+pub(crate) const fn store64(dst: u8, offset: i16, src: u8) -> Instruction {
+    of(0x7b, dst, src, offset, 0)
+}
+
+/// Skips `offset` instructions.
+pub(crate) const fn jump(offset: i16) -> Instruction {
+    of(0x05, 0, 0, offset, 0)
+}
+
+/// Skips `offset` instructions where `dst > immediate`, unsigned.
+pub(crate) const fn jump_if_above(dst: u8, immediate: i32, offset: i16) -> Instruction {
+    of(0x25, dst, 0, offset, immediate)
+}
+
 /// Skips `offset` instructions where `dst == immediate`.
 pub(crate) const fn jump_if_equal(dst: u8, immediate: i32, offset: i16) -> Instruction {
     of(0x15, dst, 0, offset, immediate)
@@ -110,11 +151,6 @@ pub(crate) const fn jump_if_equal(dst: u8, immediate: i32, offset: i16) -> Instr
 /// Skips `offset` instructions where `dst != immediate`.
 pub(crate) const fn jump_if_not_equal(dst: u8, immediate: i32, offset: i16) -> Instruction {
     of(0x55, dst, 0, offset, immediate)
-}
-
-/// Skips `offset` instructions where `dst != src`.
-pub(crate) const fn jump_unless_same(dst: u8, src: u8, offset: i16) -> Instruction {
-    of(0x5d, dst, src, offset, 0)
 }
 
 /// Calls a helper.
@@ -159,6 +195,18 @@ pub(crate) fn array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
         value_size: value_bytes,
         max_entries: entries,
         map_flags: BPF_F_MMAPABLE,
+    };
+    bpf(BPF_MAP_CREATE, &attributes)
+}
+
+/// A ring of `bytes` (a power of two, and whole pages) that programs write to and we read.
+pub(crate) fn ring_buffer(bytes: u32) -> io::Result<OwnedFd> {
+    let attributes = MapCreate {
+        map_type: BPF_MAP_TYPE_RINGBUF,
+        key_size: 0,
+        value_size: 0,
+        max_entries: bytes,
+        map_flags: 0,
     };
     bpf(BPF_MAP_CREATE, &attributes)
 }

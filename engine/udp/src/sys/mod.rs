@@ -3,12 +3,11 @@
 //! Each takes borrowed memory and returns `io::Result`, so that nothing above has to be `unsafe`.
 //!
 //! Hand-written because rustix has nothing for it: `recvmmsg`, `sendmmsg` with control messages of
-//! our own (`UDP_SEGMENT`), the error queue (`IP_RECVERR`), `SO_MEMINFO`, packet sockets and bpf.
+//! our own (`UDP_SEGMENT`), the error queue (`IP_RECVERR`), `SO_MEMINFO` and bpf.
 //! [`Epoll::wait`] is hand-written because rustix rounds waits up to milliseconds, unless it is
 //! built to fail before Linux 5.11; a worker's timers are finer than that.
 
 pub(crate) mod bpf;
-pub(crate) mod packet;
 
 use std::fs::File;
 use std::io;
@@ -132,6 +131,12 @@ pub(crate) fn receive_stamped(fd: RawFd, into: &mut [u8]) -> io::Result<(usize, 
     // SAFETY: `control` is initialised and at least `len` bytes long; any byte is a valid u8.
     let bytes = unsafe { std::slice::from_raw_parts(control.as_ptr().cast::<u8>(), len) };
     Ok((count.min(into.len()), wire::parse_control(bytes).unix_ns))
+}
+
+/// `sendmmsg` with nothing to send.
+pub(crate) fn send_nothing(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no messages, so none is read.
+    check(unsafe { libc::sendmmsg(fd, std::ptr::null_mut(), 0, 0) }).map(drop)
 }
 
 /// Waits until the socket takes a datagram again, at most so long.

@@ -322,7 +322,7 @@ pub struct Options {
     pub backend: String,
     /// `--receive-buffer`; `null` in reports of versions without it.
     pub receive_buffer_bytes: Option<usize>,
-    /// `--packet-ring`, or what it is without; `null` where there is no such ring, and in reports
+    /// `--packet-ring`, or what it is without; `null` where no such ring was used, and in reports
     /// of versions without it.
     pub packet_ring_bytes: Option<usize>,
     /// How the embedded SFU was started; `null` at a real server.

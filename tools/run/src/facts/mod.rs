@@ -228,7 +228,6 @@ fn facts(
         datagrams_out: udp.datagrams_out,
         kernel_drops: udp.kernel_drops,
         drops_estimated: udp.kernel_drops != udp.segment_runs_dropped,
-        ring_drops: udp.ring_drops,
         send_losses: udp.unsent(),
         workers,
         workers_failed,
@@ -725,8 +724,11 @@ fn options(data: &RunData) -> Options {
         cores: data.cores.worker_cores.clone(),
         backend: scenario.backend.name().to_owned(),
         receive_buffer_bytes: Some(scenario.receive_buffer_bytes),
-        packet_ring_bytes: (scenario.backend == Backend::PacketRing)
-            .then(|| scenario.packet_ring_bytes_of(data.cores.workers)),
+        packet_ring_bytes: data
+            .backend
+            .as_ref()
+            .filter(|report| report.name == Backend::PacketRing.name())
+            .map(|_| scenario.packet_ring_bytes_of(data.cores.workers)),
         embedded: match &scenario.target {
             Target::Server(_) => None,
             Target::Embedded(embedded) => Some(EmbeddedOptions {
