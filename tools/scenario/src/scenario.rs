@@ -348,10 +348,12 @@ impl Scenario {
                 (subscribers as u32).div_ceil(rooms.len() as u32)
             }
         };
-        if draft.packet_ring_bytes.is_some() && draft.backend != Backend::PacketRing {
+        if draft.packet_ring_bytes.is_some()
+            && !matches!(draft.backend, Backend::Auto | Backend::PacketRing)
+        {
             return Err(Failure::config(format!(
-                "--packet-ring: --backend {} has no packet ring; add --backend packet_ring, or \
-                 leave --packet-ring out",
+                "--packet-ring: --backend {} has no packet ring; take --backend auto or \
+                 packet_ring, or leave --packet-ring out",
                 draft.backend.name()
             )));
         }
@@ -480,8 +482,8 @@ impl Scenario {
     }
 }
 
-/// Memory of a packet ring for so many peers: a tenth of a second of 720p (1.7 Mbps, with headers
-/// and what the ring takes for itself).
+/// Memory of a packet ring for so many peers: about a tenth of a second of 720p (1.7 Mbps, with
+/// headers and what the ring takes for itself). The sockets' own buffers are behind it.
 pub fn packet_ring_bytes(peers: usize) -> usize {
     const EACH: usize = 24 << 10;
     (peers * EACH).clamp(8 << 20, 1 << 30)

@@ -282,14 +282,14 @@ pub fn frame_rate(text: &str) -> Result<f64, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Backend {
-    /// io_uring where the kernel allows it, mmsg otherwise.
+    /// The first that this machine allows: packet_ring, io_uring, mmsg.
     Auto,
     /// Multishot receive into buffer rings; refused where the kernel refuses it.
     #[cfg_attr(feature = "clap", value(name = "io_uring"))]
     IoUring,
     /// epoll with recvmmsg and sendmmsg.
     Mmsg,
-    /// The same, with RTP and RTCP from a ring that the kernel fills (AF_PACKET); needs root.
+    /// The same, with RTP and RTCP from a ring that the kernel fills; needs root or CAP_BPF.
     #[cfg_attr(feature = "clap", value(name = "packet_ring"))]
     PacketRing,
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use anstyle::{AnsiColor, Style};
-use stampede_counters::{ImpairCounters, PacketCounters};
+use stampede_counters::{ImpairCounters, PacketCounters, UdpStats};
 
 use stampede_output::files::{self, WriteError};
 use stampede_output::no_color;
@@ -509,6 +509,20 @@ fn impairment(page: &mut Page, section: &ImpairmentSection) {
     }
 }
 
+/// What a packet ring did not carry, if that is worth a line.
+fn past_the_ring(udp: &UdpStats) -> Option<String> {
+    if udp.ring_spills > 0 {
+        let spills = group(udp.ring_spills);
+        return Some(format!("full: {spills} receives went by the sockets instead"));
+    }
+    // STUN and DTLS never go through it.
+    let few = udp.ring_runs_in > 0 && udp.ring_runs_in * 2 < udp.segment_runs_in;
+    few.then(|| {
+        let (ring, all) = (group(udp.ring_runs_in), group(udp.segment_runs_in));
+        format!("of {all} receives only {ring} came through it")
+    })
+}
+
 fn generator(page: &mut Page, generator: &GeneratorSection) {
     if generator.workers.is_empty() {
         return;
@@ -524,6 +538,9 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
         let _ = write!(text, ", {} ns a packet", group(ns as u64));
     }
     page.row("generator", &text);
+    if let Some(text) = past_the_ring(&generator.counted.udp) {
+        page.sub("ring", &text);
+    }
     for (index, worker) in generator.workers.iter().enumerate().take(WORKERS_SHOWN) {
         let core = worker.core.map_or("unpinned".to_owned(), |core| format!("core {core}"));
         let mut late = String::new();

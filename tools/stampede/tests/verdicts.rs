@@ -251,7 +251,7 @@ fn receive_buffers_that_are_too_small_make_the_run_invalid() {
     series(|| {
         // A 720p frame is several packets that come at once, in one run or two; there is room for
         // one.
-        let tiny = ["--receive-buffer=4KiB", "--video-resolution=high"];
+        let tiny = ["--receive-buffer=4KiB", "--video-resolution=high", "--backend=mmsg"];
         let ended = run(&small(&tiny));
         ended.assert_code(98);
         assert_fault(&ended, "generator", &["our kernel dropped", "--receive-buffer"]);

@@ -149,23 +149,29 @@ pub(crate) fn backend_choice(backend: Backend) -> BackendChoice {
     }
 }
 
-pub(super) fn backend(needs: &Needs) -> Check {
+/// Opens it, with the memory that a worker's has. Also which one it is.
+pub(super) fn backend(needs: &Needs) -> (Check, Option<&'static str>) {
     let name = "UDP backend";
     let limits = BackendLimits {
         packet_ring_bytes_max: needs.packet_ring_bytes,
         ..BackendLimits::default()
     };
     match stampede_udp::open(backend_choice(needs.backend), limits) {
-        Ok((_, report)) => check(name, State::Ok, report.reason.clone(), None),
-        // It says what is missing, and what to use instead.
-        Err(error @ OpenError::PacketRing { .. }) => {
-            check(name, State::Failed, error.to_string(), None)
-        }
+        Ok((_, report)) => (check(name, State::Ok, report.reason, None), Some(report.name)),
         Err(error) => {
-            let remedy = "use --backend auto (or mmsg); in a container allow io_uring with \
-                          `--security-opt seccomp=unconfined`, and see `sysctl \
-                          kernel.io_uring_disabled`";
-            check(name, State::Failed, error.to_string(), Some(remedy.to_owned()))
+            let remedy = match error {
+                OpenError::IoUring { .. } => Some(
+                    "use --backend auto (or mmsg); in a container allow io_uring with \
+                     `--security-opt seccomp=unconfined`, and see `sysctl \
+                     kernel.io_uring_disabled`",
+                ),
+                OpenError::Mmsg { .. } => {
+                    Some("in a container allow these calls in its seccomp profile")
+                }
+                // It says what is missing, and what to use instead.
+                OpenError::PacketRing { .. } | OpenError::Limit { .. } => None,
+            };
+            (check(name, State::Failed, error.to_string(), remedy.map(str::to_owned)), None)
         }
     }
 }
@@ -177,13 +183,12 @@ fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-pub(super) fn memory(needs: &Needs) -> Check {
+/// `backend` is the one that was opened.
+pub(super) fn memory(needs: &Needs, backend: Option<&str>) -> Check {
     let name = "memory";
     let each = PEER_BYTES + if needs.embedded { SFU_PEER_BYTES } else { 0 };
-    let rings = match needs.backend {
-        Backend::PacketRing => needs.workers * needs.packet_ring_bytes,
-        _ => 0,
-    };
+    let has_rings = backend == Some(Backend::PacketRing.name());
+    let rings = if has_rings { needs.workers * needs.packet_ring_bytes } else { 0 };
     let needed = needs.connections as u64 * each + rings as u64;
     let machine = fs::read_to_string("/proc/meminfo")
         .ok()

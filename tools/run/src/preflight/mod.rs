@@ -77,8 +77,9 @@ pub fn check(needs: &Needs) -> Vec<Check> {
     let mut checks = vec![checks::file_descriptors(needs)];
     checks.push(checks::socket_buffers(needs));
     checks.push(checks::ports(needs));
-    checks.push(checks::backend(needs));
-    checks.push(checks::memory(needs));
+    let (backend, opened) = checks::backend(needs);
+    checks.push(backend);
+    checks.push(checks::memory(needs, opened));
     if needs.local_ip.is_loopback() {
         checks.push(checks::loopback());
     }

@@ -315,8 +315,9 @@ pub(crate) struct RunFlags {
         help_heading = "Machine"
     )]
     pub receive_buffer: usize,
-    /// Memory of each worker's ring with --backend packet_ring, like 64MiB. Packets that find it
-    /// full are dropped and counted [default: 24KiB for each peer of a worker, 8MiB at least].
+    /// Memory of each worker's ring where the backend is packet_ring, like 64MiB, rounded down to a
+    /// power of two. What finds it full waits in the sockets [default: 24KiB for each peer of a
+    /// worker, 8MiB at least].
     #[arg(
         long,
         value_name = "SIZE",
