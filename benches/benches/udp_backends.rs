@@ -44,8 +44,7 @@ fn backend(choice: BackendChoice, sockets: usize) -> Option<(Box<dyn Backend>, S
     Some((backend, sockets))
 }
 
-/// Receives until `count` datagrams have come; returns how many did. A packet ring hands over its
-/// last block a few milliseconds late; waiting for it takes no CPU.
+/// Receives until `count` datagrams have come; returns how many did.
 fn drain(backend: &mut dyn Backend, count: usize) -> usize {
     let mut received = 0;
     let timeout = Duration::from_millis(if count > 0 { 50 } else { 0 });
