@@ -93,6 +93,9 @@ counters! {
     pub struct UdpUncategorisedCounters: Worker {
         /// Datagrams that are not handed out: longer than 2,048 bytes, or cut by the kernel.
         truncated: u64 = Packets, Neither;
+        /// Datagrams that a packet ring still had of a socket that was closed, which nobody gets. What a
+        /// socket itself still has is not counted.
+        for_closed_sockets: u64 = Packets, Neither;
         /// Times a socket's receiving paused because all receive buffers were in use. Nothing is
         /// lost by that: datagrams wait in the socket. Many pauses mean that there are few buffers.
         receive_pauses: u64 = Times, Neither;

@@ -73,7 +73,8 @@ pub struct Received {
     /// Who sent it.
     pub source: SocketAddr,
     /// When the kernel got it, or the segment run it came in: nanoseconds since the Unix epoch
-    /// (`SO_TIMESTAMPNS`; with a packet ring, when it came to the socket, some microseconds later).
+    /// (`SO_TIMESTAMPNS`). Of what came by a packet ring: when it came to its socket, which is later
+    /// by as long as it waited for the kernel's receive softirq and went through the stack.
     pub received_at_unix_ns: u64,
     /// Where its bytes are; private to the backend.
     pub(crate) buffer: u32,
@@ -280,9 +281,12 @@ fn open_best(limits: &BackendLimits) -> Result<Opened, OpenError> {
 }
 
 fn open_mmsg(limits: &BackendLimits) -> Result<Opened, MmsgRefusal> {
-    mmsg::probe()?;
+    let lost = mmsg::probe()?;
     let backend = mmsg::Mmsg::new(limits)?;
-    let reason = "mmsg: probe passed (epoll, recvmmsg, sendmmsg)".to_owned();
+    let reason = match lost {
+        None => "mmsg: probe passed (epoll, recvmmsg, sendmmsg)".to_owned(),
+        Some(why) => format!("mmsg: epoll, recvmmsg and sendmmsg may be called, but {why}"),
+    };
     Ok((Box::new(backend), BackendReport { name: "mmsg", reason }))
 }
 

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
@@ -32,20 +32,12 @@ impl PageMemory {
     const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
     /// Maps the first `len` bytes of what `fd` stands for, shared with the kernel. It writes there
-    /// at any time: what it may be writing is read by [`atomic`](Self::atomic) only.
+    /// at any time, so [`atomic`](Self::atomic) and [`atomic64`](Self::atomic64) are the only way to
+    /// what is in there.
     pub(crate) fn shared(fd: impl AsFd, len: usize) -> io::Result<Self> {
         // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
         let base =
             unsafe { mmap(std::ptr::null_mut(), len, Self::READ_WRITE, MapFlags::SHARED, fd, 0) }?;
-        Self::of(base, len)
-    }
-
-    /// The same, read only, from `offset` on. What is shared like that may be sliced: the caller
-    /// makes sure that the kernel does not write to the slice's range meanwhile.
-    pub(crate) fn shared_to_read(fd: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
-        let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
-        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
-        let base = unsafe { mmap(anywhere, len, ProtFlags::READ, flags, fd, offset) }?;
         Self::of(base, len)
     }
 
@@ -102,16 +94,17 @@ impl PageMemory {
     /// where it is not aligned: as for [`at`](Self::at).
     pub(crate) fn atomic(&self, offset: usize) -> &AtomicU32 {
         assert!(offset + size_of::<u32>() <= self.len && offset.is_multiple_of(size_of::<u32>()));
-        // SAFETY: inside the mapping, which lives as long as `self`, and aligned, as the mapping is
-        // to a page. Where a slice covers it, nobody writes it meanwhile: neither the kernel, which
-        // does not own that range then, nor we, who need `&mut` to hand it back.
+        // SAFETY: inside the mapping, which lives as long as `self` and may be read and written, and
+        // aligned, as the mapping is to a page. The kernel's accesses are aligned and whole, and we
+        // have no others: nobody slices what is shared like that.
         unsafe { AtomicU32::from_ptr(self.at(offset).cast()) }
     }
 
     /// The same, of 64 bits.
     pub(crate) fn atomic64(&self, offset: usize) -> &AtomicU64 {
         assert!(offset + size_of::<u64>() <= self.len && offset.is_multiple_of(size_of::<u64>()));
-        // SAFETY: as in `atomic`.
+        // SAFETY: inside the mapping, which lives as long as `self` and may be read and written, and
+        // aligned to its own size; the rest as in `atomic`.
         unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }
     }
 
@@ -142,5 +135,47 @@ impl Drop for PageMemory {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping that was made; nobody holds a slice of it any more.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A mapping that the kernel writes and we only read.
+#[derive(Debug)]
+pub(crate) struct ReadOnlyMemory(PageMemory);
+
+impl ReadOnlyMemory {
+    /// Maps `len` bytes of what `fd` stands for, from `offset` on.
+    pub(crate) fn shared(fd: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
+        let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::SHARED);
+        // SAFETY: a mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe { mmap(anywhere, len, ProtFlags::READ, flags, fd, offset) }?;
+        Ok(Self(PageMemory::of(base, len)?))
+    }
+
+    /// The number at `offset`, which the kernel may be writing; what it wrote before is seen after
+    /// this. Panics past the end and where it is not aligned, as for [`PageMemory::at`].
+    pub(crate) fn load(&self, offset: usize) -> u32 {
+        assert!(offset + size_of::<u32>() <= self.0.len && offset.is_multiple_of(size_of::<u32>()));
+        // SAFETY: inside the mapping, which lives as long as `self`, and aligned, as the mapping is
+        // to a page. Of read-only memory, small numbers may be loaded `Relaxed`, and nothing else
+        // (std::sync::atomic, "Atomic accesses to read-only memory"), as is done here. Slices begin
+        // behind the numbers that the kernel still writes.
+        let number = unsafe { &*self.0.at(offset).cast::<AtomicU32>() }.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        number
+    }
+
+    /// The same, of 64 bits.
+    pub(crate) fn load64(&self, offset: usize) -> u64 {
+        assert!(offset + size_of::<u64>() <= self.0.len && offset.is_multiple_of(size_of::<u64>()));
+        // SAFETY: as in `load`; 64 bits are small on the processors that Rust has AtomicU64 for
+        // without a lock, and these have 64 bits themselves.
+        let number = unsafe { &*self.0.at(offset).cast::<AtomicU64>() }.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        number
+    }
+
+    /// As [`PageMemory::slice`]: the caller makes sure that the kernel does not write there.
+    pub(crate) fn slice(&self, offset: usize, len: usize) -> &[u8] {
+        self.0.slice(offset, len)
     }
 }

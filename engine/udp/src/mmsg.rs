@@ -17,7 +17,8 @@ use crate::slots::{DropCounter, Slots, drain_errors};
 use crate::sys::{self, Epoll, EpollEvent};
 use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, SEGMENT_RUN_BYTES_MAX};
 use crate::{
-    Backend, BackendLimits, MmsgRefusal, Received, SocketId, UdpStats, Wait, Waker, probe,
+    Backend, BackendLimits, MmsgRefusal, PacketRingRefusal, ProbeError, Received, SocketId,
+    UdpStats, Wait, Waker, probe,
 };
 
 /// Messages (a datagram or a segment run) one `recvmmsg` call takes from a socket before
@@ -73,8 +74,8 @@ impl Mmsg {
         Self::open(limits, None)
     }
 
-    pub(crate) fn with_packet_ring(limits: &BackendLimits) -> io::Result<Self> {
-        Self::open(limits, Some(PacketRing::new(limits.packet_ring_bytes_max)?))
+    pub(crate) fn with_packet_ring(limits: &BackendLimits) -> Result<Self, PacketRingRefusal> {
+        Ok(Self::open(limits, Some(PacketRing::new(limits.packet_ring_bytes_max)?))?)
     }
 
     fn open(limits: &BackendLimits, ring: Option<PacketRing>) -> io::Result<Self> {
@@ -155,14 +156,14 @@ impl Mmsg {
     /// Fills the batch. Beside a ring the sockets come first, for they have ICE and DTLS, each that
     /// is ready once; then the ring, with what is in it by then. So both are read however much the
     /// other one has. What has spilled into sockets is newer than what the ring has, and waits for
-    /// that.
+    /// that. (What spills while we read may still overtake a little, as in any network.)
     fn drain(&mut self) {
         let Some(ring) = &mut self.ring else { return self.drain_sockets() };
-        if ring.has_spilled() {
-            ring.count_spilled(&mut self.stats);
+        ring.count_spilled(&mut self.stats);
+        if ring.has_turned() {
             ring.begin_turn();
         }
-        if !ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats) {
+        if !self.drain_ring() {
             return;
         }
         if self.turn == 0 {
@@ -173,8 +174,19 @@ impl Mmsg {
             && let Some(ring) = &mut self.ring
         {
             ring.begin_turn();
-            ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats);
+            self.drain_ring();
         }
+    }
+
+    /// Hands out what is left of the ring's turn, if there is a ring. Whether the turn is over.
+    fn drain_ring(&mut self) -> bool {
+        let Some(ring) = &mut self.ring else { return true };
+        let slots = &mut self.slots;
+        ring.drain(self.wanted, self.epoch, &mut self.batch, &mut self.stats, |index, datagrams| {
+            if let Some(slot) = slots.get_mut(index) {
+                slot.drops.received(datagrams);
+            }
+        })
     }
 
     /// Receives from ready sockets, each in turn, until the batch is full or all are empty; beside a
@@ -183,7 +195,7 @@ impl Mmsg {
         while self.batch.len() < self.wanted && self.filled < self.receive.slots {
             if let Some(ring) = &self.ring {
                 let Some(left) = self.turn.checked_sub(1) else { return };
-                if ring.has_spilled() {
+                if ring.has_turned() {
                     return;
                 }
                 self.turn = left;
@@ -196,6 +208,7 @@ impl Mmsg {
             let room = (more.ceil() as usize).min(MESSAGES_PER_CALL_MAX);
             let room = room.min(self.receive.slots - self.filled);
             let fd = slot.socket.as_raw_fd();
+            let spilled = self.ring.as_ref().map_or(0, |ring| ring.spilled(index));
             self.stats.syscalls += 1;
             let more = match self.receive.receive(fd, self.filled, room) {
                 Ok(count) => {
@@ -215,7 +228,7 @@ impl Mmsg {
                 },
             };
             if !more {
-                self.ring.as_ref().inspect(|ring| ring.read_dry(index));
+                self.ring.as_ref().inspect(|ring| ring.read_dry(index, spilled));
             } else if let Some(slot) = self.slots.get_mut(index) {
                 slot.queued = true;
                 self.ready.push_back(index);
@@ -239,11 +252,14 @@ impl Mmsg {
     }
 }
 
-/// Finding out whether the kernel, or a seccomp filter, lets us have it, by using it.
-pub(crate) fn probe() -> Result<(), MmsgRefusal> {
+/// Finding out whether the kernel, or a seccomp filter, lets us have it, by using it. Also what the
+/// matter was if no datagrams came back over loopback: that may be down, or behind a firewall, and
+/// says nothing against this backend.
+pub(crate) fn probe() -> Result<Option<ProbeError>, MmsgRefusal> {
     let mut backend = Mmsg::new(&probe::LIMITS)?;
-    backend.try_calls(&UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?;
-    Ok(probe::exchange(&mut backend, Ipv4Addr::LOCALHOST.into(), "Linux 3.0 or newer", |_| true)?)
+    backend.try_calls(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+    let ip = Ipv4Addr::LOCALHOST.into();
+    Ok(probe::exchange(&mut backend, ip, "loopback that is up", |_| true).err())
 }
 
 /// Of a socket's counter of drops what the packet ring has instead.

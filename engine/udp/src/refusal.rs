@@ -50,9 +50,6 @@ pub enum MmsgRefusal {
     /// The kernel said something else.
     #[error("setting it up: {0}")]
     SetUp(#[source] io::Error),
-    /// It could be set up, and moved no datagrams.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
 }
 
 impl From<io::Error> for MmsgRefusal {
@@ -70,13 +67,16 @@ impl From<io::Error> for MmsgRefusal {
 #[derive(Debug, thiserror::Error)]
 pub enum PacketRingRefusal {
     /// The process lacks the capability, or a seccomp filter forbids bpf(2) (EPERM, EACCES).
-    #[error("refused by the kernel (EPERM: run as root, or with CAP_BPF)")]
+    #[error("refused by the kernel (EPERM: {})", what_is_lacking(rustix::process::geteuid().is_root()))]
     NotPermitted,
+    /// The kernel does not find our program safe (EACCES).
+    #[error("the kernel's verifier refused our program: {0}")]
+    Verifier(String),
     /// The kernel was built without bpf(2), or a seccomp filter hides it (ENOSYS).
     #[error("this kernel has no bpf, or a seccomp filter hides it (ENOSYS)")]
     Missing,
     /// The kernel is too old for the map or the program (EINVAL).
-    #[error("this kernel's bpf is too old (needs Linux 5.8 or newer)")]
+    #[error("this kernel's bpf is too old (needs Linux 5.11 or newer)")]
     TooOld,
     /// There is no memory of the size asked for (ENOMEM).
     #[error("no memory for it (ENOMEM: a smaller --packet-ring)")]
@@ -99,6 +99,14 @@ impl From<io::Error> for PacketRingRefusal {
             Some(libc::ENOMEM) => Self::NoMemory,
             _ => Self::SetUp(error),
         }
+    }
+}
+
+fn what_is_lacking(is_root: bool) -> &'static str {
+    if is_root {
+        "root lacks CAP_BPF here, or a seccomp filter forbids bpf: docker run --cap-add BPF"
+    } else {
+        "run as root, or with CAP_BPF"
     }
 }
 
@@ -129,4 +137,15 @@ pub enum ProbeError {
         /// What kernel the backend needs.
         needs: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_not_told_to_become_root() {
+        assert!(what_is_lacking(false).contains("as root"));
+        assert!(what_is_lacking(true).contains("lacks CAP_BPF"));
+    }
 }

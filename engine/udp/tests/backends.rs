@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -54,14 +56,24 @@ fn backend(choice: BackendChoice, limits: BackendLimits) -> Option<Box<dyn Backe
 fn stay_on_this_core() {
     // SAFETY: no pointers.
     let core = unsafe { libc::sched_getcpu() };
+    assert!(core >= 0);
+    run_on(core as usize..=core as usize);
+}
+
+/// For a thread that was started by one that stays put.
+fn anywhere() {
+    run_on(0..=libc::CPU_SETSIZE as usize - 1);
+}
+
+fn run_on(cores: RangeInclusive<usize>) {
     // SAFETY: a cpu_set_t is plain bits, for which zeroes are valid ("no core").
-    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is a local of the size given, and CPU_SET checks the index against it.
     let result = unsafe {
-        libc::CPU_SET(core.unsigned_abs() as usize, &mut cores);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores)
+        cores.clone().for_each(|core| libc::CPU_SET(core, &mut set));
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
-    assert!(core >= 0 && result == 0, "pinning to core {core}");
+    assert_eq!(result, 0, "to run on cores {cores:?}");
 }
 
 fn bound(ip: IpAddr) -> (UdpSocket, SocketAddr) {
@@ -787,7 +799,8 @@ fn auto_takes_what_there_is_and_says_why() {
         skip(&best.reason);
     }
     let without_ring = opened(&[NO_BPF], limits()).unwrap();
-    assert!(without_ring.reason.contains("no packet_ring: refused by the kernel (EPERM"));
+    let refused = &without_ring.reason;
+    assert!(refused.contains("no packet_ring: refused by the kernel (EPERM: "), "{refused}");
     if without_ring.name != "io_uring" {
         has_uring = false;
         skip(&without_ring.reason);
@@ -897,6 +910,115 @@ mod packet_ring_alone {
             assert_eq!(numbers.collect::<Vec<_>>(), (0..420).collect::<Vec<_>>());
             assert_eq!(backend.socket_drops(*socket), 0);
         }
+    }
+
+    /// Somebody who asks for the drops meanwhile changes nothing of that.
+    #[test]
+    fn asking_for_drops_leaves_the_order() {
+        let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
+        let backend = &mut *backend;
+        let (_, address) = add(backend, V4);
+        let (client, _) = peer(V4);
+        for number in 0..300 {
+            client.send_to(&sequence(number), address).unwrap();
+        }
+        backend.refresh_drops();
+        assert!(backend.stats().ring_spills > 100);
+        let seen = collect(backend, 300);
+        let numbers = seen.iter().map(|one| u16::from_be_bytes([one.payload[1], one.payload[2]]));
+        assert_eq!(numbers.collect::<Vec<_>>(), (0..300).collect::<Vec<_>>());
+    }
+
+    /// While more and more spills, the sockets that have it are read all the same, a batch a poll.
+    #[test]
+    fn sockets_are_read_while_others_go_on_to_send() {
+        const POLLS: usize = 5;
+        let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
+        let backend = &mut *backend;
+        let addresses: Vec<_> = (0..100).map(|_| add(backend, V4).1).collect();
+        let (client, _) = peer(V4);
+        for address in &addresses {
+            for _ in 0..100 {
+                client.send_to(&[MEDIA; 1_000], address).unwrap();
+            }
+        }
+        backend.refresh_drops();
+        let before = backend.stats().ring_spills;
+        let enough = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                anywhere();
+                for _ in 0..1_000_000 {
+                    client.send_to(&[MEDIA; 1_000], addresses[0]).unwrap();
+                    if enough.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            while backend.stats().ring_spills == before {
+                std::thread::yield_now();
+                backend.refresh_drops();
+            }
+            let mut seen = Vec::new();
+            for _ in 0..POLLS {
+                poll_into(backend, wait(0), &mut seen);
+            }
+            enough.store(true, Ordering::Relaxed);
+            seen
+        });
+        assert!(seen.len() > (POLLS - 1) * 1_000, "{}: {:?}", seen.len(), backend.stats());
+    }
+
+    /// Also where all that has come so far came through the ring.
+    #[test]
+    fn dropped_runs_are_as_long_as_those_of_the_ring() {
+        let tiny = BackendLimits { packet_ring_bytes_max: 1, ..limits() };
+        let Some(mut backend) = backend(BackendChoice::PacketRing, tiny) else { return };
+        let Some(mut sender) = super::backend(BackendChoice::Mmsg, limits()) else { return };
+        let backend = &mut *backend;
+        let small = SocketBuffers { receive_bytes: 64 * 1024, send_bytes: 64 * 1024 };
+        let socket = bind(SocketAddr::new(V4, 0), small).unwrap();
+        let target = socket.local_addr().unwrap();
+        let id = backend.add_socket(socket).unwrap();
+        let (from, _) = add(&mut *sender, V4);
+        let mut send = |runs| {
+            for _ in 0..runs {
+                for _ in 0..10 {
+                    sender.send(from, target, &[MEDIA; 1_000]);
+                }
+                sender.flush();
+            }
+        };
+        send(5);
+        assert_eq!(collect(backend, 50).len(), 50);
+        send(60);
+        let (lost, stats) = (backend.socket_drops(id), backend.stats());
+        assert!(stats.segment_runs_dropped > 10, "{stats:?}");
+        assert_eq!((lost, stats.kernel_drops), (10 * stats.segment_runs_dropped, lost));
+        while poll_into(backend, wait(20), &mut Vec::new()) > 0 {}
+        let stats = backend.stats();
+        assert_eq!(stats.datagrams_in + stats.kernel_drops, 650, "{stats:?}");
+    }
+
+    /// What the ring still has of a closed socket is counted, and not taken for that of the next
+    /// one with its port.
+    #[test]
+    fn what_comes_for_a_closed_socket_is_counted() {
+        let Some(mut backend) = ring() else { return };
+        let backend = &mut *backend;
+        let (id, address) = add(backend, V4);
+        let (client, _) = peer(V4);
+        for _ in 0..3 {
+            client.send_to(&[MEDIA; 100], address).unwrap();
+        }
+        backend.remove_socket(id);
+        backend.add_socket(bind(address, BUFFERS).unwrap()).unwrap();
+        client.send_to(&[MEDIA | 1; 100], address).unwrap();
+        assert_eq!(numbers(&collect(backend, 1)), [1]);
+        let stats = backend.stats();
+        assert_eq!((stats.uncategorised.for_closed_sockets, stats.datagrams_in), (3, 1));
     }
 
     /// With both full the kernel drops, and it counts at the socket.

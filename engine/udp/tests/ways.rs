@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space, set_capabilities,
+};
 use stampede_testing::skip;
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, OpenError, PacketRingRefusal, SocketBuffers, SocketId,
@@ -185,6 +187,55 @@ fn set_offload(namespace: &Namespace, device: &str, command: u32, on: bool) {
         let result = unsafe { libc::ioctl(socket.as_raw_fd(), 0x8946, &raw mut request) };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     });
+}
+
+/// No datagram comes back where loopback is down; that is a reason to pass over a backend that may
+/// not work, and none not to run.
+#[test]
+fn auto_runs_where_loopback_is_down() {
+    let namespace = match Namespace::new() {
+        Ok(namespace) => namespace,
+        Err(why) => return skip(why),
+    };
+    namespace.ip("link set lo down").unwrap();
+    for choice in [BackendChoice::Auto, BackendChoice::Mmsg] {
+        let (name, report) = namespace.enter(|| {
+            let (backend, report) = open(choice, BackendLimits::default()).unwrap();
+            (backend.name(), report)
+        });
+        assert_eq!(name, "mmsg");
+        let said = "mmsg: epoll, recvmmsg and sendmmsg may be called, but ";
+        assert!(report.reason.starts_with(said), "{}", report.reason);
+        let passed_over = report.reason.contains("no packet_ring: ");
+        assert_eq!(passed_over, choice == BackendChoice::Auto, "{}", report.reason);
+    }
+}
+
+/// The right that the documentation names is enough.
+#[test]
+fn cap_bpf_alone_is_enough() {
+    if Cable::new().is_none() {
+        return;
+    }
+    let opened = |rights| {
+        std::thread::scope(|scope| {
+            let inside = || {
+                let none = CapabilitySet::empty();
+                // Of this thread only.
+                let sets =
+                    CapabilitySets { effective: rights, permitted: rights, inheritable: none };
+                set_capabilities(None, sets).unwrap();
+                open(BackendChoice::PacketRing, BackendLimits::default()).map(|opened| opened.1)
+            };
+            scope.spawn(inside).join().unwrap()
+        })
+    };
+    assert_eq!(opened(CapabilitySet::BPF).unwrap().name, "packet_ring");
+    let refused = opened(CapabilitySet::empty());
+    assert!(matches!(
+        refused,
+        Err(OpenError::PacketRing { reason: PacketRingRefusal::NotPermitted })
+    ));
 }
 
 /// Datagrams alone and in runs, STUN between them: whole, cut apart on the way, and put together

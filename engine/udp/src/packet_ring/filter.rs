@@ -11,21 +11,26 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::PacketRingRefusal;
 use crate::memory::PageMemory;
 use crate::sys::bpf::{self, Instruction};
 
 /// One entry a port. That of port 0, which no socket has, counts for all.
 const PORTS: usize = 1 << 16;
-/// Of an entry: `wanted`, `spilling`, `taken`, `spilled`, each 32 bits.
+/// Of an entry: `wanted`, `read`, `taken`, `spilled`, each 32 bits.
 const ENTRY_BYTES: usize = 16;
 const WANTED_AT: i16 = 0;
-/// The socket has media that is newer than all of its in the ring, and has what follows, too, until
-/// somebody has read it: so everything stays in order.
-const SPILLING_AT: i16 = 4;
-/// Segment runs that are in the ring and not in the socket; wraps.
+/// As many of the segment runs that were left to the socket have been read from it. While those are
+/// fewer than all, the socket has media that is newer than all of its in the ring, and it has what
+/// follows, too: so a sender's datagrams stay in order.
+const READ_AT: i16 = 4;
+/// Segment runs that went into the ring and not to the socket; wraps.
 const TAKEN_AT: i16 = 8;
 /// Segment runs that were left to the socket because of a full ring; wraps.
 const SPILLED_AT: i16 = 12;
+/// Of the entry that counts for all, instead of `taken`: times that a socket which had nothing of
+/// this began to; wraps.
+const TURNED_AT: i16 = TAKEN_AT;
 
 /// A record of the ring: what the program says about a segment run, and then its payload.
 pub(super) const TIME_AT: usize = 0;
@@ -68,7 +73,7 @@ impl PortTable {
 
     /// Takes what comes for the socket with this port from now on. Its counters start again.
     pub(super) fn want(&self, port: u16) {
-        for at in [SPILLING_AT, TAKEN_AT, SPILLED_AT] {
+        for at in [READ_AT, TAKEN_AT, SPILLED_AT] {
             self.field(port, at).store(0, Ordering::Relaxed);
         }
         self.field(port, WANTED_AT).store(1, Ordering::Release);
@@ -79,11 +84,19 @@ impl PortTable {
         self.field(port, WANTED_AT).store(0, Ordering::Relaxed);
     }
 
-    /// The socket has been read to its end: what follows may go through the ring again.
-    pub(super) fn read_dry(&self, port: u16) {
-        let spilling = self.field(port, SPILLING_AT);
-        if spilling.load(Ordering::Relaxed) != 0 {
-            spilling.store(0, Ordering::Release);
+    /// Segment runs that were left to the socket with this port. To be asked before it is read, for
+    /// [`read_dry`](Self::read_dry). Wraps.
+    pub(super) fn spilled(&self, port: u16) -> u32 {
+        self.field(port, SPILLED_AT).load(Ordering::Acquire)
+    }
+
+    /// The socket has been read to its end, and so has the first `spilled` of what was left to it:
+    /// where that is all by now, what follows may go through the ring again. (What the filter has
+    /// counted on another core, and the kernel has not queued yet, may be overtaken by that.)
+    pub(super) fn read_dry(&self, port: u16, spilled: u32) {
+        let read = self.field(port, READ_AT);
+        if read.load(Ordering::Relaxed) != spilled {
+            read.store(spilled, Ordering::Release);
         }
     }
 
@@ -98,10 +111,22 @@ impl PortTable {
         self.field(0, SPILLED_AT).load(Ordering::Relaxed)
     }
 
-    /// The program for sockets whose ports are in the table.
-    pub(super) fn program(&self, ring: &OwnedFd) -> io::Result<OwnedFd> {
-        bpf::socket_filter(&program(self.fd.as_raw_fd(), ring.as_raw_fd()))
+    /// Times that a socket which had read all of this, or had none, found no room. Wraps.
+    pub(super) fn turned_in_all(&self) -> u32 {
+        self.field(0, TURNED_AT).load(Ordering::Acquire)
     }
+
+    /// The program for sockets whose ports are in the table.
+    pub(super) fn program(&self, ring: &OwnedFd) -> Result<OwnedFd, PacketRingRefusal> {
+        load(&program(self.fd.as_raw_fd(), ring.as_raw_fd()))
+    }
+}
+
+fn load(code: &[Instruction]) -> Result<OwnedFd, PacketRingRefusal> {
+    bpf::socket_filter(code).map_err(|error| match error.raw_os_error() {
+        Some(libc::EACCES) => PacketRingRefusal::Verifier(bpf::verifier_says(code)),
+        _ => error.into(),
+    })
 }
 
 /// Where on the stack things are: the header of the record, the first bytes of the packet, the key
@@ -119,6 +144,8 @@ enum Label {
     /// The packet stays with the socket.
     Leave,
     /// The same, because there is no room, which is counted.
+    Turn,
+    /// The same, because the socket has what came before.
     Spill,
     /// The same; the record that was begun is thrown away.
     Discard,
@@ -149,8 +176,9 @@ fn program(table: RawFd, ring: RawFd) -> Vec<Instruction> {
     code.push(mov(R9, R0));
     code.push(load32(R0, R9, WANTED_AT));
     code.to(Label::Leave, jump_if_equal(R0, 0, 0));
-    code.push(load32(R0, R9, SPILLING_AT));
-    code.to(Label::Spill, jump_if_not_equal(R0, 0, 0));
+    code.push(load32(R0, R9, SPILLED_AT));
+    code.push(load32(R1, R9, READ_AT));
+    code.to(Label::Spill, jump_if_other(R0, R1, 0));
 
     code.push(call(KTIME_GET_NS));
     code.push(store64(R10, RECORD_AT + TIME_AT as i16, R0));
@@ -167,7 +195,10 @@ fn program(table: RawFd, ring: RawFd) -> Vec<Instruction> {
     // Behind the UDP header, with at least the byte that was looked at.
     code.push(add_immediate(R8, -UDP_HEADER_BYTES));
     code.push(store32(R10, RECORD_AT + LEN_AT as i16, R8));
-    code.to(Label::Leave, jump_if_equal(R8, 0, 0));
+    // Not `jump_if_equal(R8, 0)`, from which the kernel before Linux 6.8 does not learn that what
+    // goes on is above zero; it has to know that of a length (`reg_set_min_max`,
+    // kernel/bpf/verifier.c).
+    code.to(Label::Leave, jump_if_below(R8, 1, 0));
 
     for room in ROOMS {
         code.to(Label::Next, jump_if_above(R8, room, 0));
@@ -175,7 +206,7 @@ fn program(table: RawFd, ring: RawFd) -> Vec<Instruction> {
         code.push(mov_immediate(R2, RECORD_HEADER_BYTES as i32 + room));
         code.push(mov_immediate(R3, 0));
         code.push(call(RINGBUF_RESERVE));
-        code.to(Label::Spill, jump_if_equal(R0, 0, 0));
+        code.to(Label::Turn, jump_if_equal(R0, 0, 0));
         code.push(mov(R7, R0));
         code.push(mov(R1, R6));
         code.push(mov_immediate(R2, UDP_HEADER_BYTES));
@@ -208,9 +239,11 @@ fn program(table: RawFd, ring: RawFd) -> Vec<Instruction> {
     code.push(call(RINGBUF_DISCARD));
     code.end(ALL);
 
+    code.here(Label::Turn);
+    code.push(mov_immediate(R0, 0));
+    code.entry(table);
+    code.count(R0, TURNED_AT);
     code.here(Label::Spill);
-    code.push(mov_immediate(R1, 1));
-    code.push(store32(R9, SPILLING_AT, R1));
     code.count(R9, SPILLED_AT);
     code.push(mov_immediate(R0, 0));
     code.entry(table);
@@ -323,6 +356,17 @@ mod tests {
     fn there_is_room_for_every_length() {
         assert!(ROOMS.is_sorted() && ROOMS.iter().all(|room| room % 8 == 0));
         assert_eq!(RECORD_BYTES_MAX, RECORD_HEADER_BYTES + ROOMS[ROOMS.len() - 1] as usize);
+    }
+
+    /// A refusal says why, and is not taken for a lack of rights.
+    #[test]
+    fn what_the_verifier_refuses_is_told_in_its_words() {
+        // Nobody has written to that register.
+        match load(&[bpf::mov(bpf::R0, bpf::R5), bpf::EXIT]) {
+            Err(PacketRingRefusal::Verifier(why)) => assert_eq!(why, "R5 !read_ok"),
+            Err(refused @ PacketRingRefusal::NotPermitted) => stampede_testing::skip(refused),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

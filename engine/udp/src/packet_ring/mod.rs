@@ -15,13 +15,13 @@ use std::sync::atomic::{Ordering, fence};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::memory::PageMemory;
+use crate::memory::{PageMemory, ReadOnlyMemory};
 use crate::segment_run::SegmentRun;
 use crate::sys::bpf::{
     self, RINGBUF_BUSY, RINGBUF_DISCARDED, RINGBUF_HEADER_BYTES, RINGBUF_PRODUCER_PAGE,
 };
 use crate::wire::{array_at, u32_at};
-use crate::{Received, SocketId, UdpStats};
+use crate::{PacketRingRefusal, Received, SocketId, UdpStats};
 use filter::{
     LEN_AT, PORTS_AT, PROTOCOL_AT, PortTable, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, SEGMENT_AT,
     SOURCE_AT, TIME_AT,
@@ -47,7 +47,7 @@ pub(crate) struct PacketRing {
     /// A page: how far we have read, for the kernel.
     consumer: PageMemory,
     /// A page: how far the kernel has written; and the ring, twice. Read only.
-    ring: PageMemory,
+    ring: ReadOnlyMemory,
     page_bytes: usize,
     ring_bytes: usize,
     table: PortTable,
@@ -55,25 +55,36 @@ pub(crate) struct PacketRing {
     /// Index: port.
     socket_of_port: Vec<u32>,
     /// Index: socket.
-    port_of_socket: Vec<Option<u16>>,
+    port_of_socket: Vec<Option<Port>>,
     /// Where the next record begins, counted since the ring was made.
     read: u64,
     /// As far the kernel may write again; the batch refers to what is between the two.
     given_back: u64,
     /// What was in the ring when this turn began ends here.
     turn_ends: u64,
-    spilled: u32,
+    /// As many spills are counted.
+    counted: u32,
+    /// What there was in the ring before so many sockets found it full is in this turn.
+    turned: u32,
     map: OwnedFd,
 }
 
+/// The port of a socket.
+#[derive(Debug, Clone, Copy)]
+struct Port {
+    number: u16,
+    /// What was in the ring before is not its own.
+    since: u64,
+}
+
 impl PacketRing {
-    pub(crate) fn new(ring_bytes_max: usize) -> io::Result<Self> {
+    pub(crate) fn new(ring_bytes_max: usize) -> Result<Self, PacketRingRefusal> {
         let ring_bytes = ring_bytes(ring_bytes_max);
         let page_bytes = rustix::param::page_size();
         let map = bpf::ring_buffer(ring_bytes as u32)?;
         let consumer = PageMemory::shared(&map, page_bytes)?;
         let ring_at = RINGBUF_PRODUCER_PAGE * page_bytes as u64;
-        let ring = PageMemory::shared_to_read(&map, ring_at, page_bytes + 2 * ring_bytes)?;
+        let ring = ReadOnlyMemory::shared(&map, ring_at, page_bytes + 2 * ring_bytes)?;
         let table = PortTable::new()?;
         let program = table.program(&map)?;
         Ok(Self {
@@ -88,7 +99,8 @@ impl PacketRing {
             read: 0,
             given_back: 0,
             turn_ends: 0,
-            spilled: 0,
+            counted: 0,
+            turned: 0,
             map,
         })
     }
@@ -110,22 +122,22 @@ impl PacketRing {
         if self.port_of_socket.len() <= index as usize {
             self.port_of_socket.resize(index as usize + 1, None);
         }
-        self.port_of_socket[index as usize] = Some(address.port());
+        let port = Port { number: address.port(), since: self.written() };
+        self.port_of_socket[index as usize] = Some(port);
         self.table.want(address.port());
         Ok(())
     }
 
-    /// Forgets a socket. What the ring still has of it is not handed out, or to the next socket
-    /// with this port, which can't decrypt it.
+    /// Forgets a socket. What the ring still has of it is counted, and not handed out.
     pub(crate) fn remove(&mut self, index: u32) {
         let port = self.port_of_socket.get_mut(index as usize).and_then(Option::take);
         let Some(port) = port else { return };
-        self.table.release(port);
-        self.socket_of_port[usize::from(port)] = NOBODY;
+        self.table.release(port.number);
+        self.socket_of_port[usize::from(port.number)] = NOBODY;
     }
 
     fn port(&self, index: u32) -> Option<u16> {
-        *self.port_of_socket.get(index as usize)?
+        Some((*self.port_of_socket.get(index as usize)?)?.number)
     }
 
     /// How much of what a socket counts as dropped is in the ring instead.
@@ -133,10 +145,16 @@ impl PacketRing {
         self.port(index).map_or(0, |port| self.table.taken(port))
     }
 
-    /// A socket has been read to its end.
-    pub(crate) fn read_dry(&self, index: u32) {
+    /// Segment runs that were left to a socket so far for want of room; to be asked before it is
+    /// read.
+    pub(crate) fn spilled(&self, index: u32) -> u32 {
+        self.port(index).map_or(0, |port| self.table.spilled(port))
+    }
+
+    /// A socket has been read to its end, when so many had been left to it.
+    pub(crate) fn read_dry(&self, index: u32, spilled: u32) {
         if let Some(port) = self.port(index) {
-            self.table.read_dry(port);
+            self.table.read_dry(port, spilled);
         }
     }
 
@@ -147,7 +165,7 @@ impl PacketRing {
 
     /// How far the kernel has written, or is writing.
     fn written(&self) -> u64 {
-        self.ring.atomic64(0).load(Ordering::Acquire)
+        self.ring.load64(0)
     }
 
     /// The length of the next record, with its flags, if it is whole.
@@ -155,7 +173,7 @@ impl PacketRing {
         if self.written() == self.read {
             return None;
         }
-        let len = self.ring.atomic(self.at(self.read)).load(Ordering::Acquire);
+        let len = self.ring.load(self.at(self.read));
         (len & RINGBUF_BUSY == 0).then_some(len)
     }
 
@@ -175,59 +193,61 @@ impl PacketRing {
         }
     }
 
-    /// From now on [`drain`](Self::drain) hands out what is in the ring at this moment.
+    /// From now on [`drain`](Self::drain) hands out what is in the ring at this moment: all that is
+    /// older than what the sockets have for want of room.
     pub(crate) fn begin_turn(&mut self) {
+        self.turned = self.table.turned_in_all();
         self.turn_ends = self.written();
     }
 
-    /// Hands out packets of this turn until the batch has as many as `wanted`. Whether the turn is
-    /// over.
+    /// Hands out packets of this turn until the batch has as many as `wanted`, and tells `received`
+    /// of each socket's segment runs how many datagrams they are. Whether the turn is over.
     pub(crate) fn drain(
         &mut self,
         wanted: usize,
         epoch: u16,
         batch: &mut Vec<Received>,
         stats: &mut UdpStats,
+        mut received: impl FnMut(u32, usize),
     ) -> bool {
         if self.read >= self.turn_ends {
             return true;
         }
         let boot_unix_ns = boot_unix_ns();
         while batch.len() < wanted && self.read < self.turn_ends {
-            // Somebody is still writing it, and wakes us afterwards: the turn ends here.
+            // Somebody is still writing it, and wakes us afterwards: the turn ends here, and what has
+            // spilled may overtake this one.
             let Some(len) = self.next_record() else {
                 self.turn_ends = self.read;
                 break;
             };
             let start = self.at(self.read) + RINGBUF_HEADER_BYTES;
             let bytes = (len & !RINGBUF_DISCARDED) as usize;
-            if len & RINGBUF_DISCARDED == 0 {
-                self.hand_out(start, bytes, boot_unix_ns, epoch, batch, stats);
+            if len & RINGBUF_DISCARDED == 0
+                && let Some((index, run)) = self.run(start, bytes, boot_unix_ns, stats)
+            {
+                received(index, run.datagrams());
+                stats.ring_runs_in += 1;
+                run.hand_out(SocketId(index), epoch, batch, stats);
             }
             self.read += (RINGBUF_HEADER_BYTES + bytes).next_multiple_of(8) as u64;
         }
         self.read >= self.turn_ends
     }
 
-    fn hand_out(
+    /// Reads the next record, and whose it is. `None`, and counted, where it is not to be handed out.
+    fn run(
         &self,
         start: usize,
         bytes: usize,
         boot_unix_ns: u64,
-        epoch: u16,
-        batch: &mut Vec<Received>,
         stats: &mut UdpStats,
-    ) {
+    ) -> Option<(u32, SegmentRun)> {
         let Some(record) = Record::parse(self.ring.slice(start, bytes)) else {
             // Not as our own program writes it.
             stats.uncategorised.truncated += 1;
-            return;
+            return None;
         };
-        // `NOBODY`: removed meanwhile.
-        let index = self.socket_of_port[usize::from(record.port)];
-        if index == NOBODY {
-            return;
-        }
         let run = SegmentRun {
             source: record.source,
             received_at_unix_ns: boot_unix_ns.saturating_add(record.monotonic_ns),
@@ -236,22 +256,27 @@ impl PacketRing {
             len: record.len,
             segment_bytes: record.segment_bytes.max(1),
         };
-        if let Some(run) = run.unless(false, stats) {
-            stats.ring_runs_in += 1;
-            run.hand_out(SocketId(index), epoch, batch, stats);
+        let index = self.socket_of_port[usize::from(record.port)];
+        // `NOBODY` is no socket's index.
+        let port = self.port_of_socket.get(index as usize).copied().flatten();
+        if port.is_none_or(|port| self.read < port.since) {
+            stats.uncategorised.for_closed_sockets += run.datagrams() as u64;
+            return None;
         }
+        Some((index, run.unless(false, stats)?))
     }
 
-    /// Whether anything has found no room since that was counted.
-    pub(crate) fn has_spilled(&self) -> bool {
-        self.table.spilled_in_all() != self.spilled
+    /// Whether a socket has found no room since this turn began and had none of that before: it may
+    /// have what is newer than what is in the ring.
+    pub(crate) fn has_turned(&self) -> bool {
+        self.table.turned_in_all() != self.turned
     }
 
     /// Counts what has found no room.
     pub(crate) fn count_spilled(&mut self, stats: &mut UdpStats) {
         let spilled = self.table.spilled_in_all();
-        stats.ring_spills += u64::from(spilled.wrapping_sub(self.spilled));
-        self.spilled = spilled;
+        stats.ring_spills += u64::from(spilled.wrapping_sub(self.counted));
+        self.counted = spilled;
     }
 
     /// Bytes of a packet of the batch, at `offset` as [`Received::offset`] says.

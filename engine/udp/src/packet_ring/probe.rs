@@ -12,7 +12,7 @@ pub(crate) fn probe() -> Result<(), PacketRingRefusal> {
     let through_ring = |ip| {
         let mut backend = Mmsg::with_packet_ring(&LIMITS)?;
         let in_ring = |datagram: &crate::Received| datagram.buffer as u16 & IN_RING != 0;
-        Ok::<_, PacketRingRefusal>(exchange(&mut backend, ip, "Linux 5.8 or newer", in_ring)?)
+        Ok::<_, PacketRingRefusal>(exchange(&mut backend, ip, "Linux 5.11 or newer", in_ring)?)
     };
     through_ring(Ipv4Addr::LOCALHOST.into())?;
     match std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {

@@ -153,6 +153,16 @@ pub(crate) const fn jump_if_not_equal(dst: u8, immediate: i32, offset: i16) -> I
     of(0x55, dst, 0, offset, immediate)
 }
 
+/// Skips `offset` instructions where `dst < immediate`, unsigned.
+pub(crate) const fn jump_if_below(dst: u8, immediate: i32, offset: i16) -> Instruction {
+    of(0xa5, dst, 0, offset, immediate)
+}
+
+/// Skips `offset` instructions where `dst != src`.
+pub(crate) const fn jump_if_other(dst: u8, src: u8, offset: i16) -> Instruction {
+    of(0x5d, dst, src, offset, 0)
+}
+
 /// Calls a helper.
 pub(crate) const fn call(helper: i32) -> Instruction {
     of(0x85, 0, 0, 0, helper)
@@ -214,14 +224,32 @@ pub(crate) fn ring_buffer(bytes: u32) -> io::Result<OwnedFd> {
 /// Loads a program of type socket filter. The kernel checks it, and keeps it as long as something
 /// it is attached to is open.
 pub(crate) fn socket_filter(code: &[Instruction]) -> io::Result<OwnedFd> {
+    load(code, &mut [])
+}
+
+/// What the kernel has against a program that it has refused, in one line.
+pub(crate) fn verifier_says(code: &[Instruction]) -> String {
+    let mut log = vec![0; LOG_BYTES_MAX];
+    let _ = load(code, &mut log);
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    let log = String::from_utf8_lossy(&log[..end]);
+    // It ends with how much work that was.
+    let mut lines = log.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty() && !line.starts_with("processed ")).unwrap_or("-").to_owned()
+}
+
+/// The kernel tells of all the ways through a program that it has tried, the refused one last.
+const LOG_BYTES_MAX: usize = 8 << 20;
+
+fn load(code: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
     let attributes = ProgLoad {
         prog_type: BPF_PROG_TYPE_SOCKET_FILTER,
         insn_cnt: code.len() as u32,
         insns: code.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
     };
     bpf(BPF_PROG_LOAD, &attributes)
 }
