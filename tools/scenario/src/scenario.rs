@@ -118,7 +118,7 @@ pub struct Scenario {
     pub backend: Backend,
     /// Receive buffer asked of the kernel for each peer's socket.
     pub receive_buffer_bytes: usize,
-    /// Memory of each worker's packet ring as given.
+    /// Memory of each worker's packet ring as given, rounded down to a power of two.
     pub packet_ring_bytes: Option<usize>,
     /// What the run has to keep.
     pub thresholds: Vec<Threshold>,
@@ -402,7 +402,8 @@ impl Scenario {
             cores: draft.cores,
             backend: draft.backend,
             receive_buffer_bytes: draft.receive_buffer_bytes,
-            packet_ring_bytes: draft.packet_ring_bytes,
+            // No more than was asked for.
+            packet_ring_bytes: draft.packet_ring_bytes.map(|bytes| 1 << bytes.max(1).ilog2()),
             thresholds: draft.thresholds,
             server_metrics: draft.server_metrics,
             network: NetworkSpec { ca: draft.ca, proxy: draft.proxy },
@@ -475,18 +476,19 @@ impl Scenario {
         stages.fold(self.duration, Duration::saturating_add)
     }
 
-    /// Memory of each worker's packet ring.
+    /// Memory of each worker's packet ring: a power of two, as the kernel wants it.
     pub fn packet_ring_bytes_of(&self, workers: usize) -> usize {
         let each = self.connections_peak().div_ceil(workers.max(1));
         self.packet_ring_bytes.unwrap_or_else(|| packet_ring_bytes(each))
     }
 }
 
-/// Memory of a packet ring for so many peers: about a tenth of a second of 720p (1.7 Mbps, with
-/// headers and what the ring takes for itself). The sockets' own buffers are behind it.
+/// Memory of a packet ring for so many peers: about a tenth of a second of 720p (200 packets a
+/// second of up to 1,200 bytes, each of which takes 1,328), or up to twice that, for it is rounded
+/// up to a power of two. The sockets' own buffers are behind it.
 pub fn packet_ring_bytes(peers: usize) -> usize {
     const EACH: usize = 24 << 10;
-    (peers * EACH).clamp(8 << 20, 1 << 30)
+    (peers * EACH).clamp(8 << 20, 1 << 30).next_power_of_two()
 }
 
 /// Before a list of rooms is made: there may be a great many by a slip.
@@ -863,6 +865,18 @@ mod tests {
     fn cohort(data_publishers: u32) -> CohortSpec {
         let data = DataDraft { publishers: Some(data_publishers), ..DataDraft::default() };
         CohortSpec { data, ..CohortSpec::new("few".to_owned(), CohortSize::Count(3)) }
+    }
+
+    #[test]
+    fn a_packet_ring_has_what_the_scenario_says() {
+        assert_eq!(packet_ring_bytes(1), 8 << 20);
+        assert_eq!(packet_ring_bytes(2_000), 64 << 20, "24 KiB for each are 48 MiB");
+        assert_eq!(packet_ring_bytes(1 << 20), 1 << 30);
+        let of = |packet_ring_bytes| {
+            Scenario::new(Draft { packet_ring_bytes, ..Draft::default() }).unwrap()
+        };
+        assert_eq!(of(Some(100 << 20)).packet_ring_bytes_of(2), 64 << 20);
+        assert_eq!(of(None).packet_ring_bytes_of(2), 8 << 20);
     }
 
     #[test]

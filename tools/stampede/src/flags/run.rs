@@ -317,7 +317,7 @@ pub(crate) struct RunFlags {
     pub receive_buffer: usize,
     /// Memory of each worker's ring where the backend is packet_ring, like 64MiB, rounded down to a
     /// power of two. What finds it full waits in the sockets [default: 24KiB for each peer of a
-    /// worker, 8MiB at least].
+    /// worker, 8MiB at least, rounded up].
     #[arg(
         long,
         value_name = "SIZE",
