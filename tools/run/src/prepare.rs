@@ -38,6 +38,8 @@ pub struct Prepared {
     pub participants: Participants,
     /// How the machine is divided.
     pub cores: CoreSplit,
+    /// What the UDP backend that the checks could open is called.
+    pub backend: Option<&'static str>,
     /// What has to be said to the user before the run starts, a line each.
     pub notices: Vec<String>,
     /// Cores allowed.
@@ -134,7 +136,7 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
             (Some(addresses), local_ip)
         }
     };
-    check_machine(&scenario, embedded, local_ip, cores.workers, notices)?;
+    let backend = check_machine(&scenario, embedded, local_ip, cores.workers, notices)?;
     let mut run_id = random_hex()?;
     let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
     run_id.truncate(RUN_ID_CHARS);
@@ -146,6 +148,7 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
         clips,
         participants,
         cores,
+        backend,
         notices: Vec::new(),
         cpus: allowed.len(),
         network,
@@ -193,14 +196,15 @@ fn folder(flag: &str, dir: &Path) -> Result<(), Failure> {
     files::check_folder(dir).map_err(|error| failed("written to", error))
 }
 
+/// Also what the UDP backend is called.
 fn check_machine(
     scenario: &Scenario,
     embedded: bool,
     local_ip: IpAddr,
     workers: usize,
     notices: &mut Vec<String>,
-) -> Result<(), Failure> {
-    let checks = preflight::check(&Needs {
+) -> Result<Option<&'static str>, Failure> {
+    let (checks, backend) = preflight::check(&Needs {
         participants: scenario.participants_peak(),
         connections: scenario.connections_peak(),
         embedded,
@@ -219,7 +223,7 @@ fn check_machine(
         };
         notices.push(format!("{word}: {}", check.line()));
     }
-    Ok(())
+    Ok(backend)
 }
 
 /// 128 random bits in hexadecimal.
@@ -363,6 +367,7 @@ impl Prepared {
             clips,
             participants,
             cores,
+            backend: None,
             notices: Vec::new(),
             cpus: 1,
             local_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -80,15 +80,24 @@ impl Calibration {
         format!("{what}: {here}{}", elsewhere.unwrap_or_default())
     }
 
-    /// A line for a run that asks for more than this machine can carry.
+    /// A line for a run that asks for more than this machine can carry. `backend` is the one that it
+    /// will have.
     pub(crate) fn warning(
         &self,
         expected: Load,
         resolution: Resolution,
         workers: usize,
+        backend: Option<&str>,
     ) -> Option<String> {
         let per_core = self.packets_per_s_per_core(resolution)?;
-        warn(expected, per_core, workers, &self.measured_at)
+        let line = warn(expected, per_core, workers, &self.measured_at)?;
+        Some(match backend {
+            Some(backend) if backend != self.backend => {
+                let measured = &self.backend;
+                format!("{line}; but that was measured with {measured}, and this run has {backend}")
+            }
+            _ => line,
+        })
     }
 }
 
@@ -251,6 +260,15 @@ mod tests {
         keep(&kept, &file).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(serde_json::from_str::<Calibration>(&text).unwrap(), kept);
+    }
+
+    #[test]
+    fn another_backend_is_told() {
+        let kept = calibration(&[(Resolution::High, 100, 10_000.0, true)]);
+        let load = Load { packets_per_s: 200_000.0, bitrate_bps: 1.5e9 };
+        let line = |backend| kept.warning(load, Resolution::High, 1, backend).unwrap();
+        assert!(line(Some("packet_ring")).ends_with("with mmsg, and this run has packet_ring"));
+        assert_eq!(line(Some("mmsg")), line(None));
     }
 
     #[test]

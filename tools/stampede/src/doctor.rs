@@ -26,7 +26,7 @@ pub(crate) fn command(flags: &DoctorFlags) -> Result<Exit, Failure> {
     };
     let allowed = allowed_cores()?;
     let mut checks = vec![cores_check(&allowed, flags)];
-    checks.extend(check(&needs));
+    checks.extend(check(&needs).0);
     let mut out = format!("Can this machine carry {} participants?\n\n", needs.participants);
     for check in &checks {
         let mark = match check.state {

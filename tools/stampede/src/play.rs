@@ -96,7 +96,8 @@ fn view(
 fn load_warning(prepared: &Prepared) -> Option<String> {
     let calibration = calibration::load()?;
     let expected = load::expected(&prepared.scenario, &prepared.clips, &prepared.participants)?;
-    calibration.warning(expected, prepared.scenario.resolution, prepared.cores.workers)
+    let workers = prepared.cores.workers;
+    calibration.warning(expected, prepared.scenario.resolution, workers, prepared.backend)
 }
 
 /// Writes and shows a judged report. The summary stays away from a stdout that a report goes to.

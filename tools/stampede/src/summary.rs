@@ -17,6 +17,7 @@ use stampede_report::types::{
     ThresholdRow,
 };
 use stampede_report::watch_words;
+use stampede_scenario::values::Backend;
 use stampede_units::show::{bits_per_second, bytes, share};
 
 /// Width of the column of cohorts; a longer name has a line of its own.
@@ -510,13 +511,13 @@ fn impairment(page: &mut Page, section: &ImpairmentSection) {
 }
 
 /// What a packet ring did not carry, if that is worth a line.
-fn past_the_ring(udp: &UdpStats) -> Option<String> {
+fn past_the_ring(backend: &str, udp: &UdpStats) -> Option<String> {
     if udp.ring_spills > 0 {
         let spills = group(udp.ring_spills);
         return Some(format!("full: {spills} receives went by the sockets instead"));
     }
     // STUN and DTLS never go through it.
-    let few = udp.ring_runs_in > 0 && udp.ring_runs_in * 2 < udp.segment_runs_in;
+    let few = backend == Backend::PacketRing.name() && udp.ring_runs_in * 2 < udp.segment_runs_in;
     few.then(|| {
         let (ring, all) = (group(udp.ring_runs_in), group(udp.segment_runs_in));
         format!("of {all} receives only {ring} came through it")
@@ -538,7 +539,7 @@ fn generator(page: &mut Page, generator: &GeneratorSection) {
         let _ = write!(text, ", {} ns a packet", group(ns as u64));
     }
     page.row("generator", &text);
-    if let Some(text) = past_the_ring(&generator.counted.udp) {
+    if let Some(text) = past_the_ring(&generator.backend, &generator.counted.udp) {
         page.sub("ring", &text);
     }
     for (index, worker) in generator.workers.iter().enumerate().take(WORKERS_SHOWN) {
@@ -670,6 +671,22 @@ mod tests {
             video.loss_rate = Some(1e-5);
         }
         report
+    }
+
+    /// Nothing at all is the least that a ring can have.
+    #[test]
+    fn a_ring_that_carries_little_is_told() {
+        let runs = |ring_runs_in, ring_spills| UdpStats {
+            segment_runs_in: 1_000,
+            ring_runs_in,
+            ring_spills,
+            ..UdpStats::default()
+        };
+        let of = |backend, ring, spills| past_the_ring(backend, &runs(ring, spills));
+        assert!(of("packet_ring", 0, 0).unwrap().contains("only 0 came"));
+        assert!(of("packet_ring", 400, 0).unwrap().contains("only 400 came"));
+        assert!(of("packet_ring", 900, 7).unwrap().contains("full: 7 "));
+        assert_eq!((of("packet_ring", 900, 0), of("mmsg", 0, 0)), (None, None));
     }
 
     #[test]

@@ -72,8 +72,8 @@ impl Check {
     }
 }
 
-/// Runs every check.
-pub fn check(needs: &Needs) -> Vec<Check> {
+/// Runs every check. Also what the UDP backend is called, if one could be opened.
+pub fn check(needs: &Needs) -> (Vec<Check>, Option<&'static str>) {
     let mut checks = vec![checks::file_descriptors(needs)];
     checks.push(checks::socket_buffers(needs));
     checks.push(checks::ports(needs));
@@ -83,7 +83,7 @@ pub fn check(needs: &Needs) -> Vec<Check> {
     if needs.local_ip.is_loopback() {
         checks.push(checks::loopback());
     }
-    checks
+    (checks, opened)
 }
 
 /// The first check that forbids the run.
