@@ -110,7 +110,8 @@ impl Meeting {
 
     /// A packet of the quiet stream is lost, and the next one comes; returns when it did.
     fn lose_one(&mut self) -> Instant {
-        let (ssrc, fate) = (*self.ssrcs[QUIET], std::mem::replace(&mut self.sim.fate, drop_all()));
+        let ssrc = *self.ssrcs[QUIET];
+        let fate = std::mem::replace(&mut self.sim.fate, Box::new(|_| Fate::Drop));
         self.write(QUIET);
         self.sim.fate = fate;
         self.write(QUIET);
@@ -123,10 +124,6 @@ impl Meeting {
             .find(|datagram| rtp(&datagram.bytes).is_some_and(|(of, _)| of == ssrc));
         came.unwrap().at
     }
-}
-
-fn drop_all() -> Box<dyn FnMut(&[u8]) -> Fate> {
-    Box::new(|_| Fate::Drop)
 }
 
 /// Notes when a count grows, in milliseconds after `from`.
