@@ -15,7 +15,7 @@ use super::fake::Line;
 use super::{KEY, Running, SECRET, Sfu};
 
 /// Longest that a foreign client may take over all it does.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(100);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(150);
 /// A foreign client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longest that any one run of these tests may take.
-const RUN_TIMEOUT: Duration = Duration::from_secs(90);
+const RUN_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Lanes of media tests: more runs at once would starve each other on a small machine, and a starved
 /// generator rightly calls its run invalid.
