@@ -53,10 +53,7 @@ impl PeerSink for Sink<'_> {
         if let Some(Socket::Udp(socket)) = self.sockets.get(via) {
             return self.backend.send_with(socket, destination, bytes, write);
         }
-        let mut datagram = vec![0; bytes];
-        if write(&mut datagram) {
-            self.transmit(via, destination, &datagram);
-        }
+        self.transmit_copied(via, destination, bytes, write);
     }
 
     fn address(&mut self, request: AddressRequest) {

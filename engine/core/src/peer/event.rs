@@ -77,6 +77,16 @@ pub trait PeerSink {
         bytes: usize,
         write: &mut dyn FnMut(&mut [u8]) -> bool,
     ) {
+        self.transmit_copied(via, destination, bytes, write);
+    }
+    /// What [`Self::transmit_with`] does where there is no such place.
+    fn transmit_copied(
+        &mut self,
+        via: LocalId,
+        destination: SocketAddr,
+        bytes: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> bool,
+    ) {
         let mut datagram = vec![0; bytes];
         if write(&mut datagram) {
             self.transmit(via, destination, &datagram);
