@@ -166,8 +166,7 @@ impl Answers {
                 (None, false) => Sending::NotYet,
             })
         })?;
-        let (with_audio, red_mids) = with_audio(&amended, &offer, published)?;
-        let sdp = with_video(&with_audio, published)?;
+        let (sdp, red_mids) = with_published(&amended, &offer, published)?;
         Ok(Answer { sdp, mid_to_track_id, missing, red_mids })
     }
 
@@ -249,11 +248,15 @@ impl Sending {
     }
 }
 
-/// The answer as LiveKit has it for audio (`pkg/rtc/participant_sdp.go`), with the mids of audio that
-/// is to be redundant. Published tracks that may leave out silence have `usedtx=1` (RFC 7587 §6.1).
-/// Where a published track is to be redundant, RED stands before Opus, as str0m puts it, and so does
+/// The answer as LiveKit has it for what is published, with the mids of audio that is to be redundant.
+///
+/// Audio (`pkg/rtc/participant_sdp.go`): tracks that may leave out silence have `usedtx=1` (RFC 7587
+/// §6.1). Where a track is to be redundant, RED stands before Opus, as str0m puts it, and so does
 /// libwebrtc send it; elsewhere it stands behind, or is left out if that m-line did not offer it.
-fn with_audio(
+///
+/// Video (`pkg/rtc/transport.go`, `configureReceiverCodecs`): the codec that a track was announced in
+/// comes first, since a browser sends the first that it is told.
+fn with_published(
     answer: &str,
     offer: &Description<'_>,
     published: &[PublishedTrack],
@@ -262,9 +265,14 @@ fn with_audio(
     let mut red_mids = Vec::new();
     let mut audio = None;
     let text = description.rewrite(|media, line| {
-        let Some(media) = media.filter(|media| media.media_type == MediaType::Audio) else {
-            return Some(line.into());
-        };
+        let Some(media) = media else { return Some(line.into()) };
+        match media.media_type {
+            MediaType::Audio => {}
+            MediaType::Video if line.starts_with("m=") => {
+                return announced_first(media, published, line);
+            }
+            _ => return Some(line.into()),
+        }
         if is_of_extension(line, SEND_TIME) {
             return None;
         }
@@ -282,25 +290,24 @@ fn with_audio(
     Ok((text, red_mids))
 }
 
-/// The answer as LiveKit has it for video (`pkg/rtc/transport.go`, `configureReceiverCodecs`): the
-/// codec that a track was announced in comes first, since a browser sends the first that it is told.
-fn with_video(answer: &str, published: &[PublishedTrack]) -> Result<String, ParseError> {
-    let text = Description::parse(answer)?.rewrite(|media, line| {
-        let announced = media.filter(|_| line.starts_with("m=video ")).and_then(|media| {
-            let track = published.iter().find(|track| track.mid == media.mid)?;
-            Some((media, track.mime_type.split_once('/')?.1))
-        });
-        let Some((media, encoding)) = announced else { return Some(line.into()) };
-        let is_announced = |word: &str| {
-            let mut formats = media.payload_types.iter().filter(|format| format.is(encoding));
-            formats.any(|format| format.number.to_string() == word)
-        };
-        let words: Vec<&str> = line.split(' ').collect();
-        let (head, formats) = words.split_at(M_LINE_HEAD.min(words.len()));
-        let (first, others): (Vec<&str>, _) = formats.iter().partition(|word| is_announced(word));
-        Some([head.to_vec(), first, others].concat().join(" ").into())
-    });
-    Ok(text)
+/// An m-line of video with the codec in front that its track was announced in.
+fn announced_first<'a>(
+    media: &Media<'_>,
+    published: &[PublishedTrack],
+    line: &'a str,
+) -> Option<Cow<'a, str>> {
+    let track = published.iter().find(|track| track.mid == media.mid);
+    let Some((_, encoding)) = track.and_then(|track| track.mime_type.split_once('/')) else {
+        return Some(line.into());
+    };
+    let is_announced = |word: &str| {
+        let mut formats = media.payload_types.iter().filter(|format| format.is(encoding));
+        formats.any(|format| format.number.to_string() == word)
+    };
+    let words: Vec<&str> = line.split(' ').collect();
+    let (head, formats) = words.split_at(M_LINE_HEAD.min(words.len()));
+    let (first, others): (Vec<&str>, _) = formats.iter().partition(|word| is_announced(word));
+    Some([head.to_vec(), first, others].concat().join(" ").into())
 }
 
 /// What an m-line of an answer says of Opus and RED.
@@ -371,7 +378,7 @@ mod tests {
 
     use super::*;
     use crate::media::connection::ConnectionConfig;
-    use crate::media::message::{Role, TrackKey, TrackOffer, Wanted};
+    use crate::media::message::{Role, TrackKey};
     use crate::media::subscription::Subscription;
     use crate::options::Congestion;
 
@@ -411,16 +418,7 @@ mod tests {
         }
 
         fn subscribe(&mut self, track: usize, kind: MediaKind) {
-            let offer = TrackOffer {
-                track: TrackKey(track as u64),
-                sid: format!("TR_{track}").into(),
-                publisher_sid: "PA_1".into(),
-                kind,
-                home: 0,
-                wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
-                choice: false,
-            };
-            self.subscriptions.add(Subscription::new(track, "room".into(), offer, 1, 1));
+            self.subscriptions.add(Subscription::example(track, kind));
         }
 
         /// The client offers so many m-lines more to receive audio and video by.
@@ -591,7 +589,7 @@ mod tests {
         };
         let published = [track("1", true, true), track("2", false, false), track("3", true, true)];
         let offer = Description::parse(&offer).unwrap();
-        let (text, red_mids) = with_audio(&answer, &offer, &published).unwrap();
+        let (text, red_mids) = with_published(&answer, &offer, &published).unwrap();
         let dtx = "useinbandfec=1;usedtx=1";
         let wanted = [
             section("0", "111 8 63", true, plain),
@@ -636,7 +634,9 @@ mod tests {
             format!("v=0\r\n{}", sections.concat())
         };
         let plain = "96 97 98 100";
-        let amended = with_video(&text([plain; 5]), &published).unwrap();
+        let answer = text([plain; 5]);
+        let offer = Description::parse(&answer).unwrap();
+        let (amended, _) = with_published(&answer, &offer, &published).unwrap();
         assert_eq!(amended, text(["98 100 96 97", plain, plain, plain, plain]));
     }
 }

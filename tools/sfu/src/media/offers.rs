@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::media::connection::ConnectionConfig;
-    use crate::media::message::{Role, TrackKey, TrackOffer, Wanted};
+    use crate::media::message::Role;
     use crate::media::subscription::Subscription;
     use crate::options::Congestion;
 
@@ -290,7 +290,7 @@ mod tests {
         let mut named: Vec<Vec<String>> = Vec::new();
         let kinds = [MediaKind::Video, MediaKind::Audio, MediaKind::Video, MediaKind::Audio];
         for (track, kind) in kinds.into_iter().enumerate() {
-            subscriptions.add(subscription(track, kind));
+            subscriptions.add(Subscription::example(track, kind));
             let now = offers.want(now);
             let offer = offers.offer(&mut server, &mut subscriptions, now).0.unwrap();
             let of_streams = offer.sdp.lines().filter(|line| line.starts_with("a=ssrc"));
@@ -320,7 +320,7 @@ mod tests {
             let (mut subscriptions, mut offers) = (Subscriptions::default(), Offers::default());
             let mut wanted: Vec<Vec<String>> = Vec::new();
             for track in 0..3 {
-                subscriptions.add(subscription(track, MediaKind::Video));
+                subscriptions.add(Subscription::example(track, MediaKind::Video));
                 let now = offers.want(now);
                 let offer = offers.offer(&mut server, &mut subscriptions, now).0.unwrap();
                 let sections: Vec<&str> = offer.sdp.split("m=video").skip(1).collect();
@@ -339,19 +339,6 @@ mod tests {
         }
     }
 
-    fn subscription(track: usize, kind: MediaKind) -> Subscription {
-        let offer = TrackOffer {
-            track: TrackKey(track as u64),
-            sid: format!("TR_{track}").into(),
-            publisher_sid: "PA_1".into(),
-            kind,
-            home: 0,
-            wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
-            choice: false,
-        };
-        Subscription::new(track, "room".into(), offer, 1, 1)
-    }
-
     /// What an audio and a video m-line of an offer say.
     fn audio_and_video(congestion: Congestion) -> (String, String) {
         let now = Instant::now();
@@ -360,7 +347,7 @@ mod tests {
         let mut server = config.rtc(Role::Subscriber, IceCreds::new()).build(now);
         let mut subscriptions = Subscriptions::default();
         for (track, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
-            subscriptions.add(subscription(track, kind));
+            subscriptions.add(Subscription::example(track, kind));
         }
         let mut offers = Offers::default();
         offers.want(now);

@@ -98,6 +98,21 @@ struct Format {
 }
 
 impl Subscription {
+    /// To the track at this index, of a publisher of one room.
+    #[cfg(test)]
+    pub(crate) fn example(track: usize, kind: MediaKind) -> Self {
+        let offer = TrackOffer {
+            track: TrackKey(track as u64),
+            sid: format!("TR_{track}").into(),
+            publisher_sid: "PA_1".into(),
+            kind,
+            home: 0,
+            wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
+            choice: false,
+        };
+        Self::new(track, "room".into(), offer, 1, 1)
+    }
+
     /// To the track at this index, whose packets and retransmissions are numbered from here on.
     pub(crate) fn new(
         track: usize,
