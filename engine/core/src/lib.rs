@@ -10,6 +10,8 @@
 //! - [`srtp`]: SRTP for packet paths beside str0m's; the embedded SFU sends with it.
 //! - `feedback`: what is told to the server of congestion, as Chrome tells it; pure.
 //! - [`watch`]: how long a track could be watched, over streams and reconnects, and why not.
+//! - [`rtcp`] and [`wire_time`]: what RTCP packets and times are made of; the embedded SFU reads and writes
+//!   them too.
 //! - [`publish`]: when which packet of a shared [`stampede_media::MediaClip`] is due.
 //!
 //! The order of calls a worker keeps: any number of `handle_*`/negotiation calls, then
@@ -41,12 +43,13 @@ mod feedback;
 mod options;
 pub mod peer;
 pub mod publish;
-mod rtcp;
+pub mod rtcp;
 pub mod srtp;
 mod transport;
 mod turn;
 mod video_codecs;
 pub mod watch;
+pub mod wire_time;
 
 // The tests' deterministic network names this crate as its users do.
 #[cfg(test)]

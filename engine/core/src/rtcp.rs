@@ -1,20 +1,34 @@
-//! The RTCP that a subscriber sends and understands (RFC 3550, RFC 4585).
+//! RTCP packets, written and read (RFC 3550, RFC 4585, RFC 5104). Pure.
 
 /// Most report blocks in one receiver report (the count has five bits).
 pub(crate) const REPORT_BLOCKS_MAX: usize = 31;
 /// Most entries in one NACK, so that it fits a datagram of 1,200 bytes.
 pub(crate) const NACK_ENTRIES_MAX: usize = 250;
 
-const SENDER_REPORT: u8 = 200;
-const RECEIVER_REPORT: u8 = 201;
-const SOURCE_DESCRIPTION: u8 = 202;
-pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
-pub(crate) const PAYLOAD_FEEDBACK: u8 = 206;
+/// Packet type of a sender report (RFC 3550 §12.1).
+pub const SENDER_REPORT: u8 = 200;
+/// Packet type of a receiver report.
+pub const RECEIVER_REPORT: u8 = 201;
+/// Packet type of a source description.
+pub const SOURCE_DESCRIPTION: u8 = 202;
+/// Packet type of a BYE.
+pub const GOODBYE: u8 = 203;
+/// Packet type of feedback of the transport's layer (RFC 4585 §6.1).
+pub const TRANSPORT_FEEDBACK: u8 = 205;
+/// Packet type of feedback about a payload.
+pub const PAYLOAD_FEEDBACK: u8 = 206;
+/// Feedback of the transport: packets are missing (RFC 4585 §6.2.1).
+pub const NACK: u8 = 1;
+/// Feedback about a payload: a keyframe is needed (RFC 4585 §6.3.1).
+pub const PLI: u8 = 1;
+/// Feedback about payloads: keyframes are needed (RFC 5104 §4.3.1).
+pub const FIR: u8 = 4;
+/// Bytes of a feedback message before what it is about (RFC 4585 §6.1).
+pub const FEEDBACK_HEAD_BYTES: usize = 12;
 /// Bytes of a sender report without reception reports.
-const SENDER_REPORT_BYTES: usize = 28;
-/// Feedback message types.
-const NACK: u8 = 1;
-const PLI: u8 = 1;
+pub const SENDER_REPORT_BYTES: usize = 28;
+/// Most chunks of a source description: the count has five bits.
+pub const CHUNKS_MAX: usize = 31;
 /// Source description item.
 const CNAME: u8 = 1;
 /// Bit of the first byte that says that padding follows (RFC 3550 §6.4.1).
@@ -59,7 +73,7 @@ pub(crate) struct SenderReport {
 
 /// Appends the head of a packet with so many words behind it (RFC 3550 §6.4.1); `count` is a feedback
 /// message's type (RFC 4585 §6.1).
-pub(crate) fn header(out: &mut Vec<u8>, count: u8, packet_type: u8, words_behind: usize) {
+pub fn header(out: &mut Vec<u8>, count: u8, packet_type: u8, words_behind: usize) {
     out.extend_from_slice(&[0x80 | count, packet_type]);
     out.extend_from_slice(&(words_behind as u16).to_be_bytes());
 }
@@ -83,17 +97,36 @@ pub(crate) fn write_receiver_report(out: &mut Vec<u8>, sender: u32, blocks: &[Re
     }
 }
 
-/// Appends a source description with the one item that is mandatory (RFC 3550 §6.5.1).
+/// Appends a source description with the one item that is mandatory (RFC 3550 §6.5.1), of at most
+/// [`CHUNKS_MAX`] SSRCs with their names.
+pub fn write_cnames<'a>(out: &mut Vec<u8>, names: impl Iterator<Item = (u32, &'a str)> + Clone) {
+    let chunks = names.clone().map(|(_, cname)| chunk_bytes(cname));
+    header(out, names.clone().count() as u8, SOURCE_DESCRIPTION, chunks.sum::<usize>() / 4);
+    for (ssrc, cname) in names {
+        let end = out.len() + chunk_bytes(cname);
+        let cname = item(cname);
+        out.extend_from_slice(&ssrc.to_be_bytes());
+        out.extend_from_slice(&[CNAME, cname.len() as u8]);
+        out.extend_from_slice(cname);
+        out.resize(end, 0);
+    }
+}
+
+/// The same of one SSRC.
 pub(crate) fn write_cname(out: &mut Vec<u8>, sender: u32, cname: &str) {
-    let cname = &cname.as_bytes()[..cname.len().min(255)];
-    // Item type and length, text, at least one zero, to the next word.
-    let words = (2 + cname.len()) / 4 + 1;
-    header(out, 1, SOURCE_DESCRIPTION, 1 + words);
-    out.extend_from_slice(&sender.to_be_bytes());
-    let end = out.len() + words * 4;
-    out.extend_from_slice(&[CNAME, cname.len() as u8]);
-    out.extend_from_slice(cname);
-    out.resize(end, 0);
+    write_cnames(out, std::iter::once((sender, cname)));
+}
+
+/// Bytes of a chunk of a source description: SSRC, type, length, name, and at least one zero, to the
+/// next word.
+#[must_use]
+pub fn chunk_bytes(cname: &str) -> usize {
+    (4 + 2 + item(cname).len() + 1).next_multiple_of(4)
+}
+
+/// As much of a name as an item takes.
+fn item(cname: &str) -> &[u8] {
+    &cname.as_bytes()[..cname.len().min(255)]
 }
 
 /// Appends a generic NACK (RFC 4585 §6.2.1) of `sequences`, which are in order. Returns how many
@@ -134,7 +167,8 @@ pub(crate) fn write_pli(out: &mut Vec<u8>, sender: u32, media: u32) {
 
 /// The packets of a compound one without their padding, each at least four bytes long. Reading stops
 /// at the first that is cut off.
-pub(crate) fn packets(mut compound: &[u8]) -> impl Iterator<Item = &[u8]> {
+#[inline]
+pub fn packets(mut compound: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let head = compound.first_chunk::<4>()?;
         let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
@@ -144,6 +178,19 @@ pub(crate) fn packets(mut compound: &[u8]) -> impl Iterator<Item = &[u8]> {
         let padding = packet.last().filter(|_| is_padded).map_or(0, |last| usize::from(*last));
         packet.get(..bytes - padding.min(bytes - 4))
     })
+}
+
+/// The sequence numbers that an entry of a NACK names: its own, and of the 16 behind that those whose
+/// bits are set (RFC 4585 §6.2.1).
+pub fn missing(first: u16, following: u16) -> impl Iterator<Item = u16> {
+    let bits = (0..16).filter(move |bit| following >> bit & 1 == 1);
+    std::iter::once(first).chain(bits.map(move |bit| first.wrapping_add(bit + 1)))
+}
+
+/// The word of 32 bits that stands there.
+#[must_use]
+pub fn word(packet: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?))
 }
 
 /// Lets `said` fill in packets and octets, and the RTP time, of the sender reports of a compound packet

@@ -22,6 +22,7 @@ use str0m::stats::MediaEgressStats;
 
 use super::PACKETS_PER_DRAIN_MAX;
 use super::outbox::Outbox;
+use crate::rtcp;
 use crate::srtp::KeySlot;
 use crate::{
     Arrival, BackupTrack, MediaKind, NegotiateError, PeerEvent, PeerOptions, PeerUpdate,
@@ -314,10 +315,9 @@ impl Publishing {
             }
             Told::Nack { .. } => layer.counted.nack_received += 1,
             Told::Missing { first, following, .. } => {
-                let further = (1..=16).filter(|bit| following >> (bit - 1) & 1 != 0);
-                for behind in std::iter::once(0).chain(further) {
+                for sequence in rtcp::missing(first, following) {
                     match self.resends.len() < RESENDS_MAX {
-                        true => self.resends.push_back((track, index, first.wrapping_add(behind))),
+                        true => self.resends.push_back((track, index, sequence)),
                         false => outbox.dropped += 1,
                     }
                 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use stampede_core::crypto::with_key_slot;
 use stampede_core::srtp::{KeyError, KeySlot};
+use stampede_core::wire_time::abs_send_time;
 use stampede_impair::{Class, Impairment, Loss};
 use stampede_sdp::Slots;
 use str0m::channel::ChannelId;
@@ -22,7 +23,6 @@ use super::congestion::send_side::log::SendLog;
 use super::congestion::{Act, Congestion};
 use super::connection::ConnectionConfig;
 use super::egress::Egress;
-use super::egress::extensions::abs_send_time;
 use super::egress::report;
 use super::egress::srtp::Srtp;
 use super::endpoint::Endpoint;
@@ -551,7 +551,7 @@ impl Peer {
         let destination = self.addresses.destination()?;
         let srtp = self.outgoing.srtp.as_deref()?;
         let impair = self.outgoing.impair.as_deref_mut();
-        let send_time = abs_send_time(self.outgoing.began, sent_at);
+        let send_time = abs_send_time(sent_at.saturating_duration_since(self.outgoing.began));
         let mut log = self.outgoing.log.as_deref_mut();
         if let Some(log) = &mut log {
             log.set_now(sent_at);

@@ -7,22 +7,14 @@
 //! Extended reports (RFC 3611) are passed over, so a client that asks for its round trip is told none
 //! (DLRR); nor is a BYE sent when a track ends, which SDP tells.
 
-const SENDER_REPORT: u8 = 200;
-const RECEIVER_REPORT: u8 = 201;
-const GOODBYE: u8 = 203;
-const TRANSPORT_FEEDBACK: u8 = 205;
-const PAYLOAD_FEEDBACK: u8 = 206;
-/// Feedback message types.
-const NACK: u8 = 1;
-/// draft-holmer-rmcat-transport-wide-cc-extensions-01.
+use stampede_core::rtcp::{
+    self, FEEDBACK_HEAD_BYTES, FIR, GOODBYE, NACK, PAYLOAD_FEEDBACK, PLI, RECEIVER_REPORT,
+    SENDER_REPORT, TRANSPORT_FEEDBACK, word,
+};
+
+/// Feedback message types: draft-holmer-rmcat-transport-wide-cc-extensions-01, RFC 4585 §6.4.
 const ARRIVALS: u8 = 15;
-const PLI: u8 = 1;
-const FIR: u8 = 4;
 const APPLICATION_LAYER: u8 = 15;
-/// Bytes of a feedback message before what it is about (RFC 4585 §6.1).
-const FEEDBACK_HEAD_BYTES: usize = 12;
-/// Numbers of lost packets that one entry of a NACK names beside its own (RFC 4585 §6.2.1).
-const NACK_BITS: u16 = 16;
 
 /// One thing that a client tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,43 +41,25 @@ impl<'a> Missing<'a> {
         self.0.chunks_exact(4).flat_map(|entry| {
             let first = u16::from_be_bytes([entry[0], entry[1]]);
             let following = u16::from_be_bytes([entry[2], entry[3]]);
-            let bits = (0..NACK_BITS).filter(move |bit| following >> bit & 1 == 1);
-            std::iter::once(first).chain(bits.map(move |bit| first.wrapping_add(bit + 1)))
+            rtcp::missing(first, following)
         })
     }
 }
 
-/// What a compound packet tells, in its order, up to the first packet that is cut off.
+/// What a compound packet tells, in its order, up to the first packet that is cut off or of another
+/// version.
 pub(crate) fn told(compound: &[u8]) -> impl Iterator<Item = Told<'_>> {
-    Compound { rest: compound, keyframes: &[] }
-}
-
-struct Compound<'a> {
-    rest: &'a [u8],
-    /// Entries of a FIR that are still to be told.
-    keyframes: &'a [u8],
-}
-
-impl<'a> Iterator for Compound<'a> {
-    type Item = Told<'a>;
-
-    fn next(&mut self) -> Option<Told<'a>> {
+    let mut packets = rtcp::packets(compound).take_while(|packet| packet[0] >> 6 == 2);
+    // Entries of a FIR that are still to be told.
+    let mut keyframes: &[u8] = &[];
+    std::iter::from_fn(move || {
         loop {
-            if let Some((entry, rest)) = self.keyframes.split_first_chunk::<8>() {
-                self.keyframes = rest;
+            if let Some((entry, rest)) = keyframes.split_first_chunk::<8>() {
+                keyframes = rest;
                 return Some(Told::Keyframe(word(entry, 0)?));
             }
-            let head = *self.rest.first_chunk::<4>()?;
-            let bytes = 4 + 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
-            let (packet, rest) = self.rest.split_at_checked(bytes)?;
-            self.rest = rest;
-            if head[0] >> 6 != 2 {
-                return None;
-            }
-            // The last byte of padding says how much there is (RFC 3550 §6.4.1).
-            let padding = if head[0] & 0x20 == 0 { 0 } else { usize::from(packet[bytes - 1]) };
-            let Some(packet) = packet.get(..bytes - padding.min(bytes)) else { continue };
-            let found = match (head[1], head[0] & 0x1f) {
+            let packet = packets.next()?;
+            let found = match (packet[1], packet[0] & 0x1f) {
                 (SENDER_REPORT | GOODBYE, _) | (TRANSPORT_FEEDBACK, ARRIVALS) => {
                     Some(Told::ForStr0m)
                 }
@@ -95,7 +69,7 @@ impl<'a> Iterator for Compound<'a> {
                     .and_then(|entries| Some(Told::Missing(word(packet, 8)?, Missing(entries)))),
                 (PAYLOAD_FEEDBACK, PLI) => word(packet, 8).map(Told::Keyframe),
                 (PAYLOAD_FEEDBACK, FIR) => {
-                    self.keyframes = packet.get(FEEDBACK_HEAD_BYTES..).unwrap_or_default();
+                    keyframes = packet.get(FEEDBACK_HEAD_BYTES..).unwrap_or_default();
                     None
                 }
                 (PAYLOAD_FEEDBACK, APPLICATION_LAYER) => estimate(packet).map(Told::Estimate),
@@ -105,7 +79,7 @@ impl<'a> Iterator for Compound<'a> {
                 return found;
             }
         }
-    }
+    })
 }
 
 /// What a REMB says, if the message is one.
@@ -114,10 +88,6 @@ fn estimate(packet: &[u8]) -> Option<u64> {
     // Eight bits of count, six of exponent, 18 of mantissa.
     let (exponent, mantissa) = (value >> 18 & 0x3f, u64::from(value & 0x3_ffff));
     Some(mantissa.saturating_mul(1 << exponent))
-}
-
-fn word(packet: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]

@@ -20,9 +20,7 @@ use crate::peer::candidates::LocalId;
 use crate::peer::outbox::Outbox;
 use crate::rtcp::{self, SenderInfo};
 use crate::srtp::{KeyError, Keying, RtpSealer, SrtcpEditor, SrtcpOpener};
-
-/// Seconds from 1900, where NTP counts from, to 1970.
-const NTP_UNIX_S: u64 = 2_208_988_800;
+use crate::wire_time::{abs_send_time, ntp, ticks};
 
 /// Where packets leave.
 pub(in crate::peer) struct Way<'a> {
@@ -328,42 +326,16 @@ impl Stream {
 
     /// What a sender report of `now` says of it.
     pub(super) fn info(&self, clock_rate: u32, now: Instant) -> SenderInfo {
-        let ticks = |span: Duration| (span.as_micros() * u128::from(clock_rate) / 1_000_000) as u32;
         let rtp_time = self.last.map_or(0, |(timestamp, due)| {
-            timestamp.wrapping_add(ticks(now.saturating_duration_since(due)))
+            timestamp.wrapping_add(ticks(now.saturating_duration_since(due), clock_rate))
         });
         SenderInfo { rtp_time, packets: self.sent.0, octets: self.sent.1 }
     }
 }
 
-/// abs-send-time: 24 bits of seconds, 18 of them behind the point.
-fn abs_send_time(since_epoch: Duration) -> [u8; 3] {
-    let ns = since_epoch.as_nanos() as u64 % (64 * 1_000_000_000);
-    let [.., first, second, third] = ((ns << 18) / 1_000_000_000).to_be_bytes();
-    [first, second, third]
-}
-
-/// 64-bit NTP time (RFC 3550 §4): seconds since 1900 and their binary fraction.
-fn ntp(since_epoch: Duration) -> u64 {
-    // Rounded up: reading it back cuts, and has to find the nanosecond it was.
-    let fraction = (u64::from(since_epoch.subsec_nanos()) << 32).div_ceil(1_000_000_000);
-    (since_epoch.as_secs() + NTP_UNIX_S) << 32 | fraction
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_on_the_wire() {
-        let of = |ms: u64| {
-            let [a, b, c] = abs_send_time(Duration::from_millis(ms));
-            u32::from_be_bytes([0, a, b, c])
-        };
-        assert_eq!((of(0), of(1_000), of(1_500), of(64_000)), (0, 1 << 18, 3 << 17, 0));
-        let since = Duration::new(1, 500_000_000);
-        assert_eq!(ntp(since), (NTP_UNIX_S + 1) << 32 | 1 << 31);
-    }
 
     #[test]
     fn reports_go_on_with_the_clock_and_count_everything() {

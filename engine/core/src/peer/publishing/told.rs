@@ -1,18 +1,9 @@
 //! What the server's RTCP says of what we send. Pure.
 
-use crate::rtcp;
-
-/// Packet types (RFC 3550 §12.1, RFC 4585 §6.1).
-const SENDER_REPORT: u8 = 200;
-const RECEIVER_REPORT: u8 = 201;
-const SOURCE_DESCRIPTION: u8 = 202;
-const GOODBYE: u8 = 203;
-const TRANSPORT_FEEDBACK: u8 = 205;
-const PAYLOAD_FEEDBACK: u8 = 206;
-/// Feedback message types (RFC 4585 §6.2, §6.3; RFC 5104 §4.3.1).
-const NACK: u8 = 1;
-const PLI: u8 = 1;
-const FIR: u8 = 4;
+use crate::rtcp::{
+    self, FEEDBACK_HEAD_BYTES, FIR, GOODBYE, NACK, PAYLOAD_FEEDBACK, PLI, RECEIVER_REPORT,
+    SENDER_REPORT, SENDER_REPORT_BYTES, SOURCE_DESCRIPTION, TRANSPORT_FEEDBACK, word,
+};
 
 /// Bytes of a report block (RFC 3550 §6.4.1).
 const BLOCK_BYTES: usize = 24;
@@ -42,7 +33,7 @@ pub(super) fn read(compound: &[u8], mut hear: impl FnMut(Told)) -> bool {
     for packet in rtcp::packets(compound) {
         let (count, kind) = (packet[0] & 0x1f, packet[1]);
         match kind {
-            SENDER_REPORT => blocks(packet.get(28..), count, &mut hear),
+            SENDER_REPORT => blocks(packet.get(SENDER_REPORT_BYTES..), count, &mut hear),
             RECEIVER_REPORT => blocks(packet.get(8..), count, &mut hear),
             // Of what it sends, and what is told of all arrivals, which without congestion control is
             // of no use.
@@ -50,7 +41,7 @@ pub(super) fn read(compound: &[u8], mut hear: impl FnMut(Told)) -> bool {
             TRANSPORT_FEEDBACK if count == NACK => {
                 let Some(ssrc) = word(packet, 8) else { continue };
                 hear(Told::Nack { ssrc });
-                for entry in packet.get(12..).unwrap_or_default().chunks_exact(4) {
+                for entry in packet.get(FEEDBACK_HEAD_BYTES..).unwrap_or_default().chunks_exact(4) {
                     let [first, following] =
                         [0, 2].map(|at| u16::from_be_bytes([entry[at], entry[at + 1]]));
                     hear(Told::Missing { ssrc, first, following });
@@ -62,7 +53,7 @@ pub(super) fn read(compound: &[u8], mut hear: impl FnMut(Told)) -> bool {
                 }
             }
             PAYLOAD_FEEDBACK if count == FIR => {
-                for entry in packet.get(12..).unwrap_or_default().chunks_exact(8) {
+                for entry in packet.get(FEEDBACK_HEAD_BYTES..).unwrap_or_default().chunks_exact(8) {
                     if let Some(ssrc) = word(entry, 0) {
                         hear(Told::Keyframe { ssrc });
                     }
@@ -86,10 +77,6 @@ fn blocks(bytes: Option<&[u8]>, count: u8, hear: &mut impl FnMut(Told)) {
             hear(Told::Report { ssrc, lost, highest });
         }
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]

@@ -352,11 +352,7 @@ fn write_paced(stream: &mut StreamTx, outgoing: &Outgoing<'_>, due: &DueFrame, l
             (None, _) => Arc::clone(payload),
         };
         let payload = match sent.captured.filter(|_| marker && sent.trailer) {
-            Some(captured) => {
-                [&payload[..], &packet_trailer::of_timestamp(captured.as_micros() as u64)]
-                    .concat()
-                    .into()
-            }
+            Some(captured) => packet_trailer::append(&payload, captured.as_micros() as u64).into(),
             None => payload,
         };
         let patch = (clip.codec == Codec::Vp8).then(|| vp8_patch(&payload, due)).flatten();

@@ -1,5 +1,7 @@
 //! Header extensions, read only where something needs them (RFC 8285).
 
+use crate::wire_time::unix_ns;
+
 /// The extension block of an RTP packet as it came: clear, but authenticated with the packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ExtensionBlock<'a> {
@@ -106,22 +108,17 @@ impl<'a> ExtensionBlock<'a> {
     }
 }
 
-/// Seconds from the NTP epoch (1900) to the Unix epoch.
-const NTP_TO_UNIX_S: u64 = 2_208_988_800;
-
 /// The value of abs-capture-time in nanoseconds since the Unix epoch: 64-bit NTP, perhaps followed
 /// by a clock offset (webrtc.googlesource.com, docs/native-code/rtp-hdrext/abs-capture-time),
 /// which is of no use here: stamps of other clocks are not used. `None` for times before 1970.
 pub(super) fn captured_unix_ns(value: &[u8]) -> Option<u64> {
-    let ntp = u64::from_be_bytes(*value.first_chunk()?);
-    let seconds = (ntp >> 32).checked_sub(NTP_TO_UNIX_S)?;
-    let fraction_ns = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
-    Some(seconds * 1_000_000_000 + fraction_ns)
+    unix_ns(u64::from_be_bytes(*value.first_chunk()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire_time::NTP_UNIX_S;
 
     fn packet(profile: u16, elements: &[u8]) -> (Vec<u8>, usize) {
         let mut packet = vec![0x91; 12];
@@ -166,7 +163,7 @@ mod tests {
 
     #[test]
     fn capture_times_are_read_with_and_without_a_clock_offset() {
-        let mut value = (NTP_TO_UNIX_S << 32 | 3 << 32 | 1 << 31).to_be_bytes().to_vec();
+        let mut value = (NTP_UNIX_S << 32 | 3 << 32 | 1 << 31).to_be_bytes().to_vec();
         assert_eq!(captured_unix_ns(&value), Some(3_500_000_000));
         value.extend([0; 8]);
         assert_eq!(captured_unix_ns(&value), Some(3_500_000_000));

@@ -1,9 +1,9 @@
 //! Header extensions of outgoing packets (RFC 8285), written once for all subscribers that know them by
 //! the same ids. What differs from one to the other, a time or a number, is put into each packet. Pure.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use stampede_core::MediaKind;
+use stampede_core::{MediaKind, wire_time};
 use str0m::rtp::{Extension, ExtensionMap};
 
 use crate::media::packet::{Extensions, MediaPacket};
@@ -20,8 +20,6 @@ const ONE_BYTE_FORM: [u8; 2] = [0xbe, 0xde];
 const TWO_BYTE_FORM: [u8; 2] = [0x10, 0];
 /// Ids of the one-byte form (RFC 8285 §4.2).
 const ID_MAX: u8 = 14;
-/// Seconds from 1900, where NTP counts from, to 1970.
-const NTP_UNIX_S: u64 = 2_208_988_800;
 /// A packet is made at most so much longer for the others of its frame: by what the first has more than
 /// they have, a capture time with its offset.
 const EVEN_BYTES_MAX: usize = 20;
@@ -350,20 +348,9 @@ fn write_block(
     write_length(&mut out[begin..]);
 }
 
-/// `at` as abs-send-time has it, by a clock that began at `start`: 24 bits of seconds, 18 of them behind
-/// the point.
-pub(crate) fn abs_send_time(start: Instant, at: Instant) -> [u8; 3] {
-    let ns = at.saturating_duration_since(start).as_nanos() as u64 % (64 * 1_000_000_000);
-    let [.., first, second, third] = ((ns << 18) / 1_000_000_000).to_be_bytes();
-    [first, second, third]
-}
-
-/// 64-bit NTP time: seconds since 1900 and their binary fraction (RFC 3550 §4).
+/// 64-bit NTP time.
 pub(super) fn ntp(at: SystemTime) -> u64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Rounded up: reading it back cuts, and has to find the nanosecond it was.
-    let fraction = (u64::from(since.subsec_nanos()) << 32).div_ceil(1_000_000_000);
-    (since.as_secs() + NTP_UNIX_S) << 32 | fraction
+    wire_time::ntp(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -372,7 +359,7 @@ mod tests {
 
     use super::*;
     use crate::media::rewrite::{Numbers, Vp8Numbers};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
     use str0m::rtp::{AbsCaptureTime, VideoOrientation};
 
     fn map() -> ExtensionMap {
@@ -431,17 +418,6 @@ mod tests {
         assert!(none.is_empty(), "that was not agreed on");
     }
 
-    #[test]
-    fn sending_times_count_in_parts_of_a_second_and_wrap() {
-        let start = Instant::now();
-        let of = |ms: u64| {
-            let [a, b, c] = abs_send_time(start, start + Duration::from_millis(ms));
-            u32::from_be_bytes([0, a, b, c])
-        };
-        assert_eq!((of(0), of(1_000), of(1_500)), (0, 1 << 18, 3 << 17));
-        assert_eq!((of(63_999), of(64_000)), (0xff_fef9, 0));
-    }
-
     fn captured() -> Option<AbsCaptureTime> {
         let capture_time = UNIX_EPOCH + Duration::from_millis(1_500);
         Some(AbsCaptureTime { capture_time, clock_offset: None })
@@ -456,7 +432,7 @@ mod tests {
             ..Extensions::default()
         };
         let ids = ExtensionIds::of(&map(), MediaKind::Video, false);
-        let seconds = (NTP_UNIX_S + 1).to_be_bytes();
+        let seconds = (wire_time::NTP_UNIX_S + 1).to_be_bytes();
         let mut wanted = vec![0xbe, 0xde, 0, 3, 13 << 4, 2, 2 << 4 | 7];
         wanted.extend(&seconds[4..]);
         wanted.extend([0x80, 0, 0, 0, 0]);

@@ -3,19 +3,13 @@
 //! str0m, which sends no media, writes none: what it would say had to be corrected, and copying its
 //! report lists cost more than a frame.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
+
+use stampede_core::rtcp::{self, CHUNKS_MAX, SENDER_REPORT, SENDER_REPORT_BYTES};
+use stampede_core::wire_time::ticks;
 
 use super::extensions::ntp;
 
-/// RTCP packet types.
-const SENDER_REPORT: u8 = 200;
-const SOURCE_DESCRIPTION: u8 = 202;
-/// Bytes of a sender report without reception reports.
-const SENDER_REPORT_BYTES: usize = 28;
-/// The one item of a source description that is mandatory.
-const CNAME: u8 = 1;
-/// Most chunks of a source description: the count has five bits.
-const CHUNKS_MAX: usize = 31;
 /// A longer compound packet is of one stream only. Every path carries so much, encrypted.
 const COMPOUND_BYTES_MAX: usize = 1_150;
 
@@ -50,9 +44,9 @@ pub(crate) struct StreamReport<'a> {
 /// RTP time at `now`, counted on from the packet that was sent last, or back from it: a late worker
 /// has sent media that is newer than its turn.
 pub(crate) fn rtp_time(last: u32, arrived_at: Instant, now: Instant, clock_rate: u32) -> u32 {
-    let ticks = |span: Duration| (span.as_micros() * u128::from(clock_rate) / 1_000_000) as u32;
-    let back = ticks(arrived_at.saturating_duration_since(now));
-    last.wrapping_add(ticks(now.saturating_duration_since(arrived_at))).wrapping_sub(back)
+    let back = ticks(arrived_at.saturating_duration_since(now), clock_rate);
+    let on = ticks(now.saturating_duration_since(arrived_at), clock_rate);
+    last.wrapping_add(on).wrapping_sub(back)
 }
 
 /// The reports of these streams at this moment, in compound packets that a datagram takes.
@@ -61,7 +55,7 @@ pub(crate) fn compounds(reports: &[StreamReport<'_>], at: SystemTime) -> Vec<Vec
     while !rest.is_empty() {
         let mut bytes = 0;
         let fits = rest.iter().take(CHUNKS_MAX).take_while(|report| {
-            bytes += SENDER_REPORT_BYTES + chunk_bytes(report.cname);
+            bytes += SENDER_REPORT_BYTES + rtcp::chunk_bytes(report.cname);
             bytes <= COMPOUND_BYTES_MAX
         });
         let (these, others) = rest.split_at(fits.count().max(1));
@@ -74,40 +68,21 @@ pub(crate) fn compounds(reports: &[StreamReport<'_>], at: SystemTime) -> Vec<Vec
 fn compound(reports: &[StreamReport<'_>], ntp: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(COMPOUND_BYTES_MAX);
     for report in reports {
-        out.extend_from_slice(&[0x80, SENDER_REPORT, 0, (SENDER_REPORT_BYTES / 4 - 1) as u8]);
+        rtcp::header(&mut out, 0, SENDER_REPORT, SENDER_REPORT_BYTES / 4 - 1);
         out.extend_from_slice(&report.ssrc.to_be_bytes());
         out.extend_from_slice(&ntp.to_be_bytes());
         for word in [report.rtp_time, report.sent.packets, report.sent.octets] {
             out.extend_from_slice(&word.to_be_bytes());
         }
     }
-    let words: usize = reports.iter().map(|report| chunk_bytes(report.cname) / 4).sum();
-    out.extend_from_slice(&[0x80 | reports.len() as u8, SOURCE_DESCRIPTION]);
-    out.extend_from_slice(&(words as u16).to_be_bytes());
-    for report in reports {
-        let end = out.len() + chunk_bytes(report.cname);
-        let cname = name(report.cname);
-        out.extend_from_slice(&report.ssrc.to_be_bytes());
-        out.extend_from_slice(&[CNAME, cname.len() as u8]);
-        out.extend_from_slice(cname);
-        out.resize(end, 0);
-    }
+    rtcp::write_cnames(&mut out, reports.iter().map(|report| (report.ssrc, report.cname)));
     out
-}
-
-/// Bytes of a chunk: SSRC, type, length, name, and at least one zero, to the next word.
-fn chunk_bytes(cname: &str) -> usize {
-    (4 + 2 + name(cname).len() + 1).next_multiple_of(4)
-}
-
-/// As much of a name as an item takes.
-fn name(cname: &str) -> &[u8] {
-    &cname.as_bytes()[..cname.len().min(255)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn report(ssrc: u32, cname: &str) -> StreamReport<'_> {
         let sent = Sent { packets: 3, octets: 4_000 };
