@@ -25,11 +25,16 @@ const FRAMES_DECODED_MIN: f64 = 50.0;
 /// What a foreign subscriber may lose: its own socket may overflow where it shares two cores with
 /// an encoder. What Stampede receives must be whole.
 const LOSS_RATE_MAX: f64 = 0.01;
+/// The same across an ICE restart of livekit-server's: pion has no pair to send by from the new
+/// credentials until a check succeeds (pion/ice `Agent::Restart`), here about 0.2 s of `WATCH_SECONDS`.
+const RESTART_LOSS_RATE_MAX: f64 = 0.07;
 
 /// What a foreign client's figures have to be.
 trait FiguresExt {
     fn assert_watched(&self);
+    /// A subscriber lost next to nothing.
     fn assert_whole(&self);
+    fn assert_lost_at_most(&self, loss_rate_max: f64);
     fn assert_size(&self, width: f64, height: f64);
     fn assert_published(&self);
 }
@@ -45,12 +50,15 @@ impl FiguresExt for Figures {
         assert!(self.number("/audio/totalSamplesReceived") > 0.0, "{:#}", self.0);
     }
 
-    /// A subscriber lost next to nothing.
     fn assert_whole(&self) {
+        self.assert_lost_at_most(LOSS_RATE_MAX);
+    }
+
+    fn assert_lost_at_most(&self, loss_rate_max: f64) {
         for kind in ["video", "audio"] {
             let lost = self.number(&format!("/{kind}/packetsLost"));
             let received = self.number(&format!("/{kind}/packetsReceived"));
-            assert!(lost <= LOSS_RATE_MAX * received, "{lost} {kind} packets lost: {:#}", self.0);
+            assert!(lost <= loss_rate_max * received, "{lost} {kind} packets lost: {:#}", self.0);
         }
     }
 
@@ -208,7 +216,10 @@ fn a_mute_is_no_loss(server: &Server) {
     assert_eq!(figures.number("/mutes"), 1.0);
     assert_received(&ended, 2.0);
     for kind in ["video", "audio"] {
-        assert_eq!(ended.number(&format!("/{kind}/packets/missing")), 0.0, "{kind}");
+        // One may overtake another where the server switches layers.
+        let packets = &ended.report()[kind]["packets"];
+        let (missing, lost) = (packets["missing"].as_f64(), packets["unrecovered"].as_f64());
+        assert!(missing <= Some(2.0) && lost == Some(0.0), "{kind}: {packets:#}");
     }
     // It was muted: of 9 s hardly more than 6.5 s have pictures, and there were some after it.
     let shown_s = ended.number("/video/frames/decodable") / 2.0 / 30.0;
@@ -481,7 +492,8 @@ fn resumes(client: Client, server: &Server) {
     run.end().assert_code(105);
 
     figures.assert_watched();
-    figures.assert_whole();
+    let is_embedded = server.is_embedded();
+    figures.assert_lost_at_most(if is_embedded { LOSS_RATE_MAX } else { RESTART_LOSS_RATE_MAX });
     let events = figures.0["events"].as_array().unwrap();
     assert!(events.iter().any(|event| event == "reconnected"), "{events:?}");
 }

@@ -144,12 +144,12 @@ fn layers_that_nobody_wants_are_paused_and_nobody_misses_them() {
 fn vp9_h264_h265_and_av1_go_through() {
     let _alone = alone();
     for (codec, resolution, height) in [
-        ("vp9", "low", 360),
+        ("vp9", "low", 180),
         ("h264", "high", 720),
         ("h264", "low", 180),
         ("h265", "high", 720),
         ("h265", "low", 180),
-        ("av1", "high", 360),
+        ("av1", "high", 720),
     ] {
         let args = ["--video-codec", codec, "--video-resolution", resolution];
         let Some(ended) = real(&[&SMALL[..], &args].concat()) else { return };
