@@ -73,6 +73,14 @@ fn clips(layers: &[(u16, &[u8])], codec: Codec, what: &str) -> Result<Vec<MediaC
     layers.iter().map(clip).collect()
 }
 
+/// The layers of a 360p camera as livekit-client publishes it: 320×180 and 640×360 (client-sdk-js
+/// src/room/participant/publishUtils.ts), those of [`video`]; 640×360 alone of AV1, none of Opus.
+pub fn small_video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
+    let mut layers = video(codec)?;
+    layers.retain(|clip| clip.height <= 360);
+    Ok(layers)
+}
+
 /// Frames of the clips in 1080p.
 const FULL_HD_FRAMES: usize = 50;
 
@@ -88,8 +96,7 @@ pub fn full_hd_video(codec: Codec) -> Result<Vec<MediaClip>, ClipError> {
         Codec::Av1 => return clips(&[(1_080, AV1_1080P)], codec, "video"),
         Codec::Opus => return Ok(Vec::new()),
     };
-    let mut layers = video(codec)?;
-    layers.truncate(2);
+    let mut layers = small_video(codec)?;
     for layer in &mut layers {
         layer.keep_first(FULL_HD_FRAMES);
     }
@@ -193,6 +200,15 @@ mod tests {
             }
         }
         assert_eq!(video(Codec::Vp8).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_small_camera_has_no_layer_above_360p() {
+        for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
+            let heights: Vec<_> = small_video(codec).unwrap().iter().map(|it| it.height).collect();
+            let expected = if codec == Codec::Av1 { &[360][..] } else { &[180, 360] };
+            assert_eq!(heights, expected, "{codec}");
+        }
     }
 
     #[test]

@@ -57,15 +57,11 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
     });
     let backup = match backup {
         Some((spec, codec)) => {
-            let layers = match spec.resolution {
-                PublishResolution::P1080 => builtin::full_hd_video(codec),
-                _ => builtin::video(codec),
-            };
-            let mut layers = layers.map_err(Failure::other)?;
+            let mut layers = built_in(spec.resolution, codec)?;
             if spec.single_layer {
                 layers.drain(..layers.len() - 1);
             }
-            layers.into_iter().map(Arc::new).collect()
+            layers
         }
         None => Vec::new(),
     };
@@ -112,14 +108,10 @@ fn video_layers(
     codec: Option<Codec>,
     notices: &mut Vec<String>,
 ) -> Result<Vec<Arc<MediaClip>>, Failure> {
-    let mut layers = if spec.resolution == PublishResolution::P1080 {
-        let clips = builtin::full_hd_video(codec.unwrap_or(Codec::Vp8));
-        clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
-    } else if let Some(clip) = scalable_clip(spec, codec)? {
+    let mut layers = if let Some(clip) = scalable_clip(spec, codec)? {
         vec![Arc::new(clip)]
     } else if spec.files.is_empty() {
-        let clips = builtin::video(codec.unwrap_or(Codec::Vp8));
-        clips.map_err(Failure::other)?.into_iter().map(Arc::new).collect()
+        built_in(spec.resolution, codec.unwrap_or(Codec::Vp8))?
     } else {
         let scalability = spec.scalability(codec);
         let options = ClipOptions { frame_rate: spec.frame_rate, scalability };
@@ -130,6 +122,16 @@ fn video_layers(
     }
     check_order("--video", &layers)?;
     Ok(layers)
+}
+
+/// The built-in layers of a size and a codec, each a stream.
+fn built_in(resolution: PublishResolution, codec: Codec) -> Result<Vec<Arc<MediaClip>>, Failure> {
+    let layers = match resolution {
+        PublishResolution::P360 => builtin::small_video(codec),
+        PublishResolution::P720 => builtin::video(codec),
+        PublishResolution::P1080 => builtin::full_hd_video(codec),
+    };
+    Ok(layers.map_err(Failure::other)?.into_iter().map(Arc::new).collect())
 }
 
 /// The layers of a shared screen.

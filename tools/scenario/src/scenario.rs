@@ -757,8 +757,7 @@ impl VideoSpec {
             true => Layering::usual(codec),
             false => Layering::None,
         };
-        // The built-in clips of 1080p have no layers within a stream.
-        let has_layers = self.resolution != PublishResolution::P1080;
+        let has_layers = self.resolution.has_layers_within_a_stream();
         let mode = self.layering.unwrap_or_else(usual).mode().filter(|_| has_layers);
         mode.filter(|_| codec.is_none_or(Layering::is_for))
     }
@@ -779,10 +778,12 @@ fn layering(draft: &Draft) -> Result<Option<Layering>, Failure> {
              out"
         )));
     }
-    if draft.publish_resolution == PublishResolution::P1080 {
+    let resolution = draft.publish_resolution;
+    if !resolution.has_layers_within_a_stream() {
         return Err(Failure::config(format!(
-            "--scalability-mode {mode}: the built-in clips of --publish-resolution 1080p have no layers \
-             within a stream; leave one of them out"
+            "--scalability-mode {mode}: the built-in clips of --publish-resolution {} have no layers \
+             within a stream; leave one of them out",
+            resolution.name()
         )));
     }
     if draft.video.len() > 1 {

@@ -225,6 +225,9 @@ impl Resolution {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum PublishResolution {
+    /// 360p at most.
+    #[cfg_attr(feature = "clap", value(name = "360p"))]
+    P360,
     /// 720p at most.
     #[default]
     #[cfg_attr(feature = "clap", value(name = "720p"))]
@@ -238,9 +241,15 @@ impl PublishResolution {
     /// As written on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::P360 => "360p",
             Self::P720 => "720p",
             Self::P1080 => "1080p",
         }
+    }
+
+    /// There are built-in clips of this size that have layers within a stream.
+    pub fn has_layers_within_a_stream(self) -> bool {
+        self == Self::P720
     }
 }
 

@@ -146,6 +146,31 @@ mod tests {
     }
 
     #[test]
+    fn a_camera_of_360p_has_nothing_above() {
+        let heights = |more: &[&str]| {
+            let args = [&["--subscribers=1", "--publish-resolution=360p"], more].concat();
+            let clips = prepared(&args).unwrap().clips;
+            let of = |clips: &[Arc<MediaClip>]| {
+                assert!(clips.iter().all(|clip| clip.scalability.is_none()), "{more:?}");
+                clips.iter().map(|clip| clip.height).collect::<Vec<_>>()
+            };
+            (of(&clips.video), of(&clips.backup))
+        };
+        let both = || vec![180, 360];
+        for codec in ["vp8", "h264"] {
+            assert_eq!(heights(&["--video-codec", codec]), (both(), vec![]), "{codec}");
+        }
+        for codec in ["vp9", "h265"] {
+            assert_eq!(heights(&["--video-codec", codec]), (both(), both()), "{codec}");
+        }
+        assert_eq!(heights(&["--video-codec=av1"]), (vec![360], both()));
+        assert_eq!(heights(&["--no-simulcast"]), (vec![360], vec![]));
+        let args = ["--publish-resolution=360p", "--video-codec=vp9", "--scalability-mode=L1T3"];
+        let error = scenario(&args).unwrap_err().to_string();
+        assert!(error.contains("--publish-resolution 360p have no layers"), "{error}");
+    }
+
+    #[test]
     fn in_1080p_nothing_has_layers_within_a_stream() {
         let heights = |codec| {
             let args = ["--subscribers=1", "--publish-resolution=1080p", "--video-codec", codec];

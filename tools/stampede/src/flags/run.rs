@@ -187,9 +187,9 @@ pub(crate) struct RunFlags {
     /// Simulcast layer that subscribers ask for.
     #[arg(long, value_enum, default_value = "high", value_name = "LAYER", help_heading = "Media")]
     pub video_resolution: Resolution,
-    /// Size of the built-in clips: 1080p is simulcast of 180p, 360p and 1080p at 25 frames/s, as
-    /// livekit-client publishes it, and 2 s long; of AV1 it is 1080p alone. None has layers within a
-    /// stream.
+    /// Size of the built-in clips: 360p is simulcast of 180p and 360p, 1080p of 180p, 360p and 1080p,
+    /// 2 s long, both at 25 frames/s and as livekit-client publishes them; of AV1 either is its largest
+    /// size alone. Neither has layers within a stream, as VP9's and AV1's of 720p have.
     #[arg(long, value_enum, default_value = "720p", value_name = "SIZE", help_heading = "Media")]
     pub publish_resolution: PublishResolution,
     /// Codec of published video: vp8, vp9, h264, h265 or av1, or several with the shares of publishers
@@ -218,7 +218,7 @@ pub(crate) struct RunFlags {
         help_heading = "Media"
     )]
     pub video_frame_rate: Option<f64>,
-    /// Publish one layer only: the given file, or the built-in 720p clip.
+    /// Publish one layer only: the given file, or the largest built-in clip.
     #[arg(long, help_heading = "Media")]
     pub no_simulcast: bool,
     /// Publishers stop sending simulcast layers that the server says nobody wants (dynacast), as a
