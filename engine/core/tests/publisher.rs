@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "publisher/bounds.rs"]
+mod bounds;
 mod common;
 #[path = "publisher/wire.rs"]
 mod wire;
