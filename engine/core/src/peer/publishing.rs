@@ -39,14 +39,6 @@ use track::{Sender, Stamping, TxLayer, TxTrack};
 /// as dropped; a worker that drains after each batch never gets there.
 const RESENDS_MAX: usize = 4_096;
 
-/// By what media leaves.
-pub(super) enum Out<'a> {
-    /// str0m, which paces it as the server's feedback allows.
-    Paced(&'a mut Rtc, &'a mut Outbox),
-    /// Our own SRTP.
-    Direct(Way<'a>),
-}
-
 /// All tracks that a peer sends.
 pub(super) struct Publishing {
     tracks: Vec<TxTrack>,
@@ -57,8 +49,6 @@ pub(super) struct Publishing {
     uplink: Option<Uplink>,
     /// Video frames carry LiveKit's packet trailer.
     packet_trailer: bool,
-    /// Media may flow.
-    connected: bool,
     /// Where DTLS leaves the keys.
     keys: KeySlot,
     /// What sends, unless str0m does or nothing may flow yet.
@@ -96,7 +86,6 @@ impl Publishing {
             uplink: options.adapt.then(Uplink::default),
             offered: false,
             packet_trailer: false,
-            connected: false,
             keys,
             direct: None,
             resends: VecDeque::new(),
@@ -184,7 +173,6 @@ impl Publishing {
             let direct = Direct::new(keying).map_err(|error| error.to_string())?;
             self.direct = Some(Box::new(direct));
         }
-        self.connected = true;
         for track in &mut self.tracks {
             track.start(now);
         }
@@ -225,37 +213,37 @@ impl Publishing {
         }
     }
 
-    /// Writes packets that the server asked for and those of all frames due, of either up to
-    /// [`PACKETS_PER_DRAIN_MAX`] and the rest of a frame; true if anything was written. `has_way`: what
-    /// is sent leaves this machine for the server.
-    pub(super) fn write_due(
+    /// Sends packets that the server asked for and those of all frames due, of either up to
+    /// [`PACKETS_PER_DRAIN_MAX`] and the rest of a frame, beside str0m. `has_way`: what is sent leaves
+    /// this machine for the server.
+    pub(super) fn send_due(
         &mut self,
         now: Instant,
         clock: Option<Arrival>,
         has_way: bool,
-        out: Out<'_>,
+        mut way: Way<'_>,
+    ) {
+        let Some(mut direct) = self.direct.take() else { return };
+        let since_epoch = clock.map_or(Duration::ZERO, |clock| track::unix(now, clock));
+        let resent = self.resends.len().min(PACKETS_PER_DRAIN_MAX);
+        for (track, layer, sequence) in self.resends.drain(..resent) {
+            let (track, at) = (&mut self.tracks[track], (now, since_epoch));
+            track.send_again(layer, sequence, at, &mut direct, &mut way);
+        }
+        self.write_frames(now, clock, has_way, &mut Sender::Direct(&mut direct, &mut way));
+        self.direct = Some(direct);
+    }
+
+    /// Has str0m send the packets of all frames due, as far as [`Self::send_due`] does; true if there
+    /// were any.
+    pub(super) fn pace_due(
+        &mut self,
+        now: Instant,
+        clock: Option<Arrival>,
+        has_way: bool,
+        (rtc, outbox): (&mut Rtc, &mut Outbox),
     ) -> bool {
-        if !self.connected {
-            return false;
-        }
-        match out {
-            Out::Paced(rtc, outbox) => {
-                self.write_frames(now, clock, has_way, &mut Sender::Paced(rtc, outbox))
-            }
-            Out::Direct(mut way) => {
-                let Some(mut direct) = self.direct.take() else { return false };
-                let since_epoch = clock.map_or(Duration::ZERO, |clock| track::unix(now, clock));
-                let resent = self.resends.len().min(PACKETS_PER_DRAIN_MAX);
-                for (track, layer, sequence) in self.resends.drain(..resent) {
-                    let (track, at) = (&mut self.tracks[track], (now, since_epoch));
-                    track.send_again(layer, sequence, at, &mut direct, &mut way);
-                }
-                let mut sender = Sender::Direct(&mut direct, &mut way);
-                let is_written = self.write_frames(now, clock, has_way, &mut sender);
-                self.direct = Some(direct);
-                is_written
-            }
-        }
+        self.write_frames(now, clock, has_way, &mut Sender::Paced(rtc, outbox))
     }
 
     fn write_frames(

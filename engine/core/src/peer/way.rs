@@ -9,7 +9,7 @@ use str0m::rtp::Ssrc;
 use super::Peer;
 use super::candidates::{LocalId, is_stun};
 use super::event::PeerSink;
-use super::publishing::{Out, Publishing, Way};
+use super::publishing::Way;
 use super::receiving::is_rtcp;
 use super::relays::RelaySink;
 
@@ -74,8 +74,8 @@ impl Peer {
         }
         let has_way = self.ice_connected && !self.outbox.is_cut_off(now);
         if let Some(publishing) = &mut self.publishing {
-            let out = Out::Paced(&mut self.rtc, &mut self.outbox);
-            if publishing.write_due(now, self.clock, has_way, out) {
+            let by = (&mut *self.rtc, &mut self.outbox);
+            if publishing.pace_due(now, self.clock, has_way, by) {
                 self.advance(now);
             }
         }
@@ -93,16 +93,11 @@ impl Peer {
         let has_way = self.ice_connected && to.is_some();
         let (clock, outbox) = (self.clock, &mut self.outbox);
         let Some(publishing) = &mut self.publishing else { return };
-        let write = |publishing: &mut Publishing, way: Way<'_>| {
-            publishing.write_due(now, clock, has_way, Out::Direct(way))
-        };
         match self.relays.as_deref_mut().filter(|relays| !relays.is_empty()) {
-            None => {
-                write(publishing, Way { to, sink, outbox });
-            }
+            None => publishing.send_due(now, clock, has_way, Way { to, sink, outbox }),
             Some(relays) => {
                 let mut sink = RelaySink { relays, sink, unsent: 0 };
-                write(publishing, Way { to, sink: &mut sink, outbox });
+                publishing.send_due(now, clock, has_way, Way { to, sink: &mut sink, outbox });
                 let unsent = sink.unsent;
                 self.outbox.sent -= unsent;
                 self.outbox.dropped += unsent;

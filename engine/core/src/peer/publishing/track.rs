@@ -313,11 +313,11 @@ impl TxTrack {
     }
 }
 
-/// Who sends.
+/// By what media leaves.
 pub(super) enum Sender<'a, 'b> {
-    /// str0m.
+    /// str0m, which paces it as the server's feedback allows.
     Paced(&'a mut Rtc, &'a mut Outbox),
-    /// We.
+    /// Our own SRTP.
     Direct(&'a mut Direct, &'a mut Way<'b>),
 }
 
