@@ -30,11 +30,19 @@ impl Peer {
         tracing::debug!(local = %self.local, %error, "str0m");
         if !self.rtc.is_alive() {
             let reason = error.to_string();
-            self.disconnect(match self.ice_worked {
+            self.end(match self.ice_worked {
                 true => self.failure(reason),
                 false => MediaFailure::Broke { reason },
             });
         }
+    }
+
+    /// The connection is over: no media follows its end.
+    fn end(&mut self, failure: MediaFailure) {
+        if let Some(publishing) = &mut self.publishing {
+            publishing.end();
+        }
+        self.disconnect(failure);
     }
 
     pub(super) fn disconnect(&mut self, failure: MediaFailure) {
@@ -83,12 +91,11 @@ impl Peer {
                 self.start_publishing(self.now);
             }
             Event::Closed => {
-                self.nominated.end();
                 let failure = match self.connected {
                     true => MediaFailure::Closed,
                     false => self.failure("the server closed the connection".to_owned()),
                 };
-                self.disconnect(failure);
+                self.end(failure);
             }
             Event::KeyframeRequest(request) => {
                 if let Some(publishing) = &mut self.publishing {

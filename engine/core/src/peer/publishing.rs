@@ -49,6 +49,8 @@ pub(super) struct Publishing {
     uplink: Option<Uplink>,
     /// Video frames carry LiveKit's packet trailer.
     packet_trailer: bool,
+    /// The connection has ended: no media follows.
+    ended: bool,
     /// Where DTLS leaves the keys.
     keys: KeySlot,
     /// What sends, unless str0m does or nothing may flow yet.
@@ -86,6 +88,7 @@ impl Publishing {
             uplink: options.adapt.then(Uplink::default),
             offered: false,
             packet_trailer: false,
+            ended: false,
             keys,
             direct: None,
             resends: VecDeque::new(),
@@ -168,6 +171,9 @@ impl Publishing {
     /// # Errors
     /// The keys that DTLS left are of no use.
     pub(super) fn start(&mut self, now: Instant) -> Result<(), String> {
+        if self.ended {
+            return Ok(());
+        }
         if self.is_direct() && self.direct.is_none() {
             let keying = self.keys.get().ok_or("DTLS handed out no SRTP keys")?;
             let direct = Direct::new(keying).map_err(|error| error.to_string())?;
@@ -177,6 +183,13 @@ impl Publishing {
             track.start(now);
         }
         Ok(())
+    }
+
+    /// The connection has ended: nothing more is due.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.tracks.iter_mut().for_each(|track| track.schedule = None);
+        self.resends.clear();
     }
 
     /// When the next frame is due, once media may flow.
@@ -272,7 +285,7 @@ impl Publishing {
 
     /// Takes an SRTCP datagram of the server's. False if it is str0m's to deal with, too.
     pub(super) fn hears(&mut self, datagram: &[u8], outbox: &mut Outbox) -> bool {
-        let Some(direct) = &self.direct else { return false };
+        let Some(direct) = self.direct.as_ref().filter(|_| !self.ended) else { return false };
         // What is not authentic is not for str0m either.
         let Some(compound) = direct.open(datagram) else { return true };
         told::read(&compound, |told| self.told(told, outbox))

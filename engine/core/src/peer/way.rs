@@ -28,23 +28,16 @@ pub(super) struct Nominated {
     ask_at: Instant,
     /// What str0m sends next answers that.
     asking: bool,
-    /// The server has closed the connection: no media follows its end.
-    ended: bool,
 }
 
 impl Nominated {
     pub(super) fn new(now: Instant) -> Self {
-        Self { pair: None, ask_at: now, asking: false, ended: false }
+        Self { pair: None, ask_at: now, asking: false }
     }
 
     /// Something has happened to ICE: another pair may have been nominated.
     pub(super) fn may_change(&mut self, now: Instant) {
         self.ask_at = now;
-    }
-
-    /// The server has closed the connection.
-    pub(super) fn end(&mut self) {
-        self.ended = true;
     }
 }
 
@@ -84,12 +77,11 @@ impl Peer {
     fn send_directly(&mut self, now: Instant, sink: &mut dyn PeerSink) {
         // The end of our handshake may still wait there, without which nobody can read what follows.
         self.flush(now, sink);
-        let has_ended = self.nominated.ended || !self.rtc.is_alive();
-        if now >= self.nominated.ask_at && self.connected && !has_ended {
+        if now >= self.nominated.ask_at && self.connected {
             self.ask_pair(now);
         }
-        let is_shut = has_ended || self.outbox.is_cut_off(now);
-        let to = self.way_out().filter(|_| !is_shut);
+        let is_cut_off = self.outbox.is_cut_off(now);
+        let to = self.way_out().filter(|_| !is_cut_off);
         let has_way = self.ice_connected && to.is_some();
         let (clock, outbox) = (self.clock, &mut self.outbox);
         let Some(publishing) = &mut self.publishing else { return };

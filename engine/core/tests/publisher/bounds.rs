@@ -1,11 +1,11 @@
-//! When a publisher sends beside str0m: once the handshake is over, and of what it is
-//! asked for again not more at a time than a drain may send.
+//! When a publisher sends beside str0m: once the handshake is over, not after the end of the connection,
+//! and of what it is asked for again not more at a time than a drain may send.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use stampede_core::{MediaKind, Peer, PeerEvent, Scratch, Slots};
+use stampede_core::{MediaFailure, MediaKind, Peer, PeerEvent, Scratch, Slots};
 use str0m::Rtc;
 use str0m::change::SdpOffer;
 
@@ -59,6 +59,26 @@ fn nothing_is_sent_before_the_end_of_our_handshake() {
     let first: Vec<_> = sent.iter().filter_map(|bytes| rtp(bytes)).take(4).collect();
     let got = packets(&sim).map(|packet| (*packet.header.ssrc, packet.header.sequence_number));
     assert_eq!(got.take(4).collect::<Vec<_>>(), first);
+}
+
+#[test]
+fn nothing_is_sent_after_the_server_has_closed_the_connection() {
+    let clip = vp8_clip(30, 30, 30, |_| 4);
+    let (mut sim, _) = connect(vec![track("cam", MediaKind::Video, vec![(None, clip)])]);
+    sim.run(Duration::from_secs(1));
+    sim.server_writes(|rtc| rtc.close().unwrap());
+    let closed = |event: &PeerEvent| {
+        let PeerEvent::Disconnected { failure } = event else { return false };
+        matches!(**failure, MediaFailure::Closed)
+    };
+    sim.run_until_event(Duration::from_secs(1), closed);
+    let before = sim.peer.counters();
+    let sent = sent(&mut sim);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(*sent.borrow(), Vec::<Vec<u8>>::new());
+    let after = sim.peer.counters();
+    assert_eq!(after.publish, before.publish, "nothing counts as sent");
+    assert_eq!(after.impairment.unsent, 0, "nor as kept from leaving on purpose");
 }
 
 #[test]
