@@ -4,13 +4,13 @@
 //!
 //! Groups of packets (`inter_arrival`) that arrive further and further apart than they were sent
 //! are overuse (`overuse`); from that and the received rate (`rate_window`) follows the estimate
-//! (`rate_control`). libwebrtc's probes, by which the first evenly spaced packets give an estimate
-//! before the five seconds are over, are left out: Chrome was not seen to use them, and a low layer
-//! in the beginning would hold the estimate down for long. Everything runs on arrival times: a
-//! receiver that is late to look sees what it would have seen in time.
+//! (`rate_control`). The first packets give an estimate before the five seconds of that are over if
+//! they are evenly apart (`probes`). Everything runs on arrival times: a receiver that is late to look
+//! sees what it would have seen in time.
 
 mod inter_arrival;
 mod overuse;
+mod probes;
 mod rate_control;
 mod rate_window;
 
@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use inter_arrival::{Deltas, InterArrival};
 use overuse::{OveruseDetector, OveruseEstimator, Usage};
+use probes::Probes;
 use rate_control::RateControl;
 use rate_window::RateWindow;
 
@@ -37,8 +38,8 @@ pub(super) struct Estimator {
     /// The first packet; times are counted from it.
     base: Instant,
     latest_ms: i64,
-    /// An estimate is due later than this.
-    due_after_ms: i64,
+    /// An estimate may be due later than this.
+    look_after_ms: i64,
     received: RateWindow,
     groups: InterArrival,
     /// The window had a rate.
@@ -46,6 +47,10 @@ pub(super) struct Estimator {
     detector: OveruseDetector,
     control: RateControl,
     filter: OveruseEstimator,
+    /// An estimate is due later than this.
+    due_after_ms: i64,
+    /// In the beginning; every packet is looked at then.
+    probes: Option<Box<Probes>>,
 }
 
 impl Estimator {
@@ -56,13 +61,15 @@ impl Estimator {
             at_ms: 0,
             base: now,
             latest_ms: 0,
-            due_after_ms: i64::MIN,
+            look_after_ms: i64::MIN,
             received: RateWindow::default(),
             groups: InterArrival::default(),
             had_rate: false,
             detector: OveruseDetector::default(),
             control: RateControl::default(),
             filter: OveruseEstimator::default(),
+            due_after_ms: i64::MIN,
+            probes: Some(Box::default()),
         }
     }
 
@@ -80,8 +87,11 @@ impl Estimator {
         if let Some(deltas) = self.groups.packet(sent, self.at_ms, bytes) {
             self.compare(deltas);
         }
-        let is_due = self.at_ms > self.due_after_ms;
-        if is_due || self.detector.usage() == Usage::Over { self.update(is_due) } else { None }
+        if self.at_ms > self.look_after_ms || self.detector.usage() == Usage::Over {
+            self.update(sent, bytes)
+        } else {
+            None
+        }
     }
 
     /// Time has passed since the packet before.
@@ -109,19 +119,41 @@ impl Estimator {
         self.detector.detect(&self.filter, deltas.sent_ms, self.at_ms);
     }
 
-    /// The estimate, if it is due or lower at once.
+    /// The estimate, if it is due, or another one at once.
     #[inline(never)]
-    fn update(&mut self, is_due: bool) -> Option<f64> {
+    fn update(&mut self, sent: u32, bytes: u32) -> Option<f64> {
         let (usage, now_ms) = (self.detector.usage(), self.at_ms);
+        let has_probed = self.probes.is_some() && self.probe(sent, bytes);
+        let is_due = has_probed || now_ms > self.due_after_ms;
         let received_bps = self.received.bitrate_bps(now_ms);
-        let reduces = || received_bps.is_some_and(|bps| self.control.reduces_further(now_ms, bps));
-        if !is_due && !reduces() {
+        let reduces = |bps| usage == Usage::Over && self.control.reduces_further(now_ms, bps);
+        if !is_due && !received_bps.is_some_and(reduces) {
             return None;
         }
         self.control.update(usage, received_bps, now_ms);
         let estimate_bps = self.control.estimate_bps()?;
         self.due_after_ms = now_ms + self.control.interval_ms();
+        if self.probes.is_none() {
+            self.look_after_ms = self.due_after_ms;
+        }
         Some(estimate_bps)
+    }
+
+    /// Takes a packet as a probe. True if it has raised the estimate, or given the first.
+    fn probe(&mut self, sent: u32, bytes: u32) -> bool {
+        let estimate_bps = self.control.estimate_bps();
+        if estimate_bps.is_some() && self.at_ms >= probes::LENGTH_MS {
+            self.probes = None;
+        }
+        let Some(probes) = self.probes.as_mut().filter(|_| bytes > probes::BYTES_MIN) else {
+            return false;
+        };
+        let arrived_us = self.at.saturating_duration_since(self.base).as_micros() as i64;
+        let probed_bps = probes.packet(sent, arrived_us, bytes, estimate_bps);
+        if let Some(bitrate_bps) = probed_bps {
+            self.control.set_estimate(bitrate_bps, self.at_ms);
+        }
+        probed_bps.is_some()
     }
 }
 

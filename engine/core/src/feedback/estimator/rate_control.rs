@@ -69,6 +69,12 @@ impl RateControl {
             || self.estimate_bps().is_some_and(|estimate_bps| received_bps < 0.5 * estimate_bps)
     }
 
+    /// It is this, by a probe.
+    pub(super) fn set_estimate(&mut self, bitrate_bps: f64, now_ms: i64) {
+        self.bitrate_bps = bitrate_bps.max(BITRATE_BPS_MIN);
+        (self.is_valid, self.changed_ms) = (true, Some(now_ms));
+    }
+
     /// Brings the estimate up to date.
     pub(super) fn update(&mut self, usage: Usage, received_bps: Option<f64>, now_ms: i64) {
         if !self.is_valid
