@@ -614,7 +614,7 @@ fn the_embedded_sfu_forwards_each_spatial_layer() {
     }
 }
 
-/// What the embedded SFU counted of one subscriber, and what that one saw.
+/// What the embedded SFU counted of a subscriber, and what that one saw.
 #[derive(Debug)]
 struct Behind {
     estimates: f64,
@@ -632,17 +632,23 @@ struct Behind {
 /// Chromium and Stampede behind ways of one width, which is narrow for a while: the server takes the
 /// same layers for both, for as long, and hears the same of both. The ways are the SFU's own, one for
 /// each subscriber, so that neither takes anything from the other.
+///
+/// How long it takes to find that there is room again hangs on chance, for either: on which probes met
+/// the narrow way, and whether the estimate then was enough for the middle layer. So several of ours are
+/// beside one Chromium, and their mean is compared.
 #[test]
 fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
     const NARROW_S: f64 = 15.0;
     const WATCHED_S: &str = "100";
+    const OURS: usize = 3;
     let _alone = alone();
     let Some(command) = Client::Chromium.available() else { return };
     // Who publishes, and a browser, take a while to come.
     let server = Server::embedded(&["--impair", "rate=1Mbps,rate_span=15s@25s"]);
     let room = server.room();
-    let args = ["--video-publishers=1", "--audio-publishers=1", "--subscribers=1"];
-    let mut run = server.stampede(&room, &[&args[..], &["--duration=3m"]].concat());
+    let ours = format!("--subscribers={OURS}");
+    let args = ["--video-publishers=1", "--audio-publishers=1", &ours, "--duration=3m"];
+    let mut run = server.stampede(&room, &args);
     run.wait_for(" hold ");
     let args = ["subscribe", "--seconds", WATCHED_S, "--samples", "yes"];
     let figures = server.client(command, &room, &args).end();
@@ -652,11 +658,13 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
 
     let identity = figures.0["identity"].as_str().unwrap().to_owned();
     let rows = ledger["rooms"][0]["subscribers"].as_array().unwrap();
-    let row = |chromium: bool| {
-        let row = rows.iter().find(|row| (row["identity"] == *identity) == chromium);
-        row.unwrap_or_else(|| panic!("{rows:#?}"))
+    assert_eq!(rows.len(), OURS + 1, "{rows:#?}");
+    // The mean of ours.
+    let told = |chromium: bool, name: &str| {
+        let of = rows.iter().filter(|row| (row["identity"] == *identity) == chromium);
+        let told: Vec<f64> = of.map(|row| row["congestion"][name].as_f64().unwrap()).collect();
+        told.iter().sum::<f64>() / told.len() as f64
     };
-    let told = |row: &serde_json::Value, name: &str| row["congestion"][name].as_f64().unwrap();
     let samples = figures.0["samples"].as_array().unwrap();
     let heights: Vec<f64> =
         samples.iter().filter_map(|sample| sample["video"]["height"].as_f64()).collect();
@@ -667,21 +675,18 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
         .iter()
         .map(|row| {
             let name = row["name"].as_str().unwrap().trim_end_matches('p');
-            (name.parse().unwrap(), row["shown_s"].as_f64().unwrap())
+            (name.parse().unwrap(), row["shown_s"].as_f64().unwrap() / OURS as f64)
         })
         .collect();
     let smallest = |all: &mut dyn Iterator<Item = f64>| all.fold(720.0, f64::min);
-    let of = |chromium, lower_s, lowest, last| {
-        let row = row(chromium);
-        Behind {
-            estimates: told(row, "estimates"),
-            estimate_bps_min: told(row, "estimate_bps_min"),
-            reports: told(row, "reports"),
-            congestions: told(row, "congestions"),
-            lower_s,
-            lowest,
-            last,
-        }
+    let of = |chromium, lower_s, lowest, last| Behind {
+        estimates: told(chromium, "estimates"),
+        estimate_bps_min: told(chromium, "estimate_bps_min"),
+        reports: told(chromium, "reports"),
+        congestions: told(chromium, "congestions"),
+        lower_s,
+        lowest,
+        last,
     };
     let theirs = of(
         true,
@@ -709,9 +714,9 @@ fn chromium_and_stampede_tell_the_same_of_a_narrow_way() {
         let ratio = ours / theirs;
         assert!((1.0 / times..times).contains(&ratio), "{what}: {theirs} and {ours}");
     };
-    // Ours recovers slower: 39 to 58 s in eight runs on one machine, Chromium's 29 to 34.
-    alike("seconds of smaller pictures", |one| one.lower_s, 2.2);
-    alike("lowest estimate", |one| one.estimate_bps_min, 1.8);
+    // On one machine 39 to 57 s for Chromium in five runs, and 35 to 54 s for eleven of ours beside it.
+    alike("seconds of smaller pictures", |one| one.lower_s, 1.8);
+    alike("lowest estimate", |one| one.estimate_bps_min, 1.4);
     // They watched for so long, and for longer.
     alike("estimates", |one| one.estimates, 2.0);
     alike("reports to an estimate", |one| one.reports / one.estimates, 1.6);
