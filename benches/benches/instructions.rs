@@ -23,6 +23,9 @@
 //! in the memory from which it is sent: numbers, header, encryption, what is kept for
 //! retransmission, and a sender report each second.
 //!
+//! `ring_drain` is what a datagram takes on its way from the packet ring to the worker's batch, in runs of
+//! seven to each of 500 sockets in turn.
+//!
 //! Needs valgrind and `cargo install gungraun-runner` in the version of Cargo.lock.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and documents nothing")]
@@ -44,6 +47,7 @@ use receiving::{
 };
 use stampede_core::{Arrival, DtlsIdentity, Peer, PeerOptions, Scratch};
 use stampede_sfu::bench_support::FanOut;
+use stampede_udp::bench_support::FilledRing;
 
 /// Frames before the counted ones: seven seconds, after which estimates are sent.
 const FRAMES_SETTLING: u64 = 190;
@@ -166,6 +170,9 @@ const ESTIMATES: u64 = 20;
 const SMALL_BYTES: usize = 800;
 /// Subscribers whose join is counted.
 const JOINS: u16 = 11;
+const RING_SOCKETS: u16 = 500;
+/// Datagrams that are handed out at a time.
+const BATCH: usize = 256;
 /// What the first of them waits for: the crypto library proves itself once a process.
 const LIBRARY_PROOF: u64 = 11_600_000;
 
@@ -255,6 +262,11 @@ impl Publishing {
         assert_eq!(self.sink.packets, self.frames * publishing::RUN);
         assert!(self.publisher.frames_sent() >= FRAMES_SENT_SETTLING + self.frames);
     }
+}
+
+/// A packet ring with a frame for each of these sockets.
+fn filled_ring(sockets: u16) -> FilledRing {
+    FilledRing::new(sockets, sockets.into(), RUN, PAYLOAD_BYTES).unwrap()
 }
 
 /// Ten percent above what was counted when it was set.
@@ -363,6 +375,20 @@ library_benchmark_group!(
     name = sending_sfu,
     benchmarks = [send_media, send_small, hear_estimates, join]
 );
+#[library_benchmark(config = at_most(100, RUN as u64 * RING_SOCKETS as u64))]
+#[bench::runs_of_seven(args = (RING_SOCKETS,), setup = filled_ring)]
+fn ring_drain(mut ring: FilledRing) -> FilledRing {
+    let bytes = ring.drain(BATCH);
+    assert_eq!(bytes, RUN * PAYLOAD_BYTES * usize::from(RING_SOCKETS));
+    black_box(ring)
+}
+
+library_benchmark_group!(name = packet_ring, benchmarks = [ring_drain]);
 library_benchmark_group!(name = publishing_peer, benchmarks = [publisher_send]);
 
-gungraun::main!(library_benchmark_groups = receiving_peer, publishing_peer, sending_sfu);
+gungraun::main!(
+    library_benchmark_groups = receiving_peer,
+    publishing_peer,
+    sending_sfu,
+    packet_ring
+);

@@ -32,6 +32,9 @@
 
 #![warn(unsafe_op_in_unsafe_fn)]
 
+#[cfg(any(test, feature = "bench"))]
+#[doc(hidden)]
+pub mod bench_support;
 mod memory;
 mod mmsg;
 mod packet_ring;

@@ -151,6 +151,12 @@ impl ReadOnlyMemory {
         Ok(Self(PageMemory::of(base, len)?))
     }
 
+    /// Memory that nobody writes any more.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn of(memory: PageMemory) -> Self {
+        Self(memory)
+    }
+
     /// The number at `offset`, which the kernel may be writing; what it wrote before is seen after
     /// this. Panics past the end and where it is not aligned, as for [`PageMemory::at`].
     pub(crate) fn load(&self, offset: usize) -> u32 {

@@ -67,6 +67,12 @@ impl PortTable {
         Ok(Self { fd, memory })
     }
 
+    /// One that no kernel knows.
+    #[cfg(any(test, feature = "bench"))]
+    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { fd, memory: PageMemory::new(PORTS * ENTRY_BYTES)? })
+    }
+
     fn field(&self, port: u16, at: i16) -> &AtomicU32 {
         self.memory.atomic(usize::from(port) * ENTRY_BYTES + at as usize)
     }

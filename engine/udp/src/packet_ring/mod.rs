@@ -5,6 +5,8 @@
 //! filter sees is what its socket would have had (see [`filter`]), whatever the way it came. Where
 //! the ring has no room, the socket has it after all, in its own buffer.
 
+#[cfg(any(test, feature = "bench"))]
+mod filled;
 mod filter;
 mod probe;
 
@@ -87,10 +89,19 @@ impl PacketRing {
         let ring = ReadOnlyMemory::shared(&map, ring_at, page_bytes + 2 * ring_bytes)?;
         let table = PortTable::new()?;
         let program = table.program(&map)?;
-        Ok(Self {
+        Ok(Self::of((map, program, table), (consumer, ring), ring_bytes))
+    }
+
+    /// Of a map, a program and a table in the kernel, and of the map's memory.
+    fn of(
+        (map, program, table): (OwnedFd, OwnedFd, PortTable),
+        (consumer, ring): (PageMemory, ReadOnlyMemory),
+        ring_bytes: usize,
+    ) -> Self {
+        Self {
             consumer,
             ring,
-            page_bytes,
+            page_bytes: rustix::param::page_size(),
             ring_bytes,
             table,
             program,
@@ -102,7 +113,7 @@ impl PacketRing {
             counted: 0,
             turned: 0,
             map,
-        })
+        }
     }
 
     /// Readable when there is something in it.
@@ -346,26 +357,14 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use super::filled::record;
     use super::*;
     use proptest::prelude::*;
-
-    fn record(protocol: u16, source: &[u8], segment: u32, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; RECORD_HEADER_BYTES];
-        let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
-        put(TIME_AT, &7u64.to_ne_bytes());
-        put(SEGMENT_AT, &segment.to_ne_bytes());
-        put(LEN_AT, &(payload.len() as u32).to_ne_bytes());
-        put(PORTS_AT, &[9u16.to_be_bytes(), 10u16.to_be_bytes()].concat());
-        put(PROTOCOL_AT, &protocol.to_be_bytes());
-        put(SOURCE_AT, source);
-        bytes.extend(payload);
-        bytes
-    }
 
     #[test]
     fn a_packet_and_a_segment_run_are_read() {
         let read = |bytes: &[u8]| Record::parse(bytes).unwrap();
-        let single = read(&record(0x0800, &[127, 0, 0, 1], 0, &[5; 30]));
+        let single = read(&record(0x0800, &[127, 0, 0, 1], 10, 0, &[5; 30]));
         assert_eq!(
             single,
             Record {
@@ -376,15 +375,15 @@ mod tests {
                 segment_bytes: 30
             }
         );
-        let run = read(&record(0x86dd, &Ipv6Addr::LOCALHOST.octets(), 12, &[5; 30]));
+        let run = read(&record(0x86dd, &Ipv6Addr::LOCALHOST.octets(), 10, 12, &[5; 30]));
         assert_eq!((run.source.to_string(), run.segment_bytes), ("[::1]:9".to_owned(), 12));
     }
 
     #[test]
     fn what_no_filter_writes_is_refused() {
-        let good = record(0x0800, &[127, 0, 0, 1], 0, &[5; 30]);
+        let good = record(0x0800, &[127, 0, 0, 1], 10, 0, &[5; 30]);
         assert_eq!(Record::parse(&good[..good.len() - 1]), None, "shorter than it says");
-        assert_eq!(Record::parse(&record(0x0806, &[127, 0, 0, 1], 0, &[5; 30])), None);
+        assert_eq!(Record::parse(&record(0x0806, &[127, 0, 0, 1], 10, 0, &[5; 30])), None);
     }
 
     proptest! {
