@@ -4,6 +4,7 @@
 //! sequence ledger says which sequence numbers may still arrive in time
 //! ([`SequenceLedger::open_floor`]); the frame ledger judges frames behind that line.
 
+mod arrived;
 mod frame;
 #[cfg(test)]
 mod frame_tests;

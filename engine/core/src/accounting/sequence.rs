@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::arrived::Arrived;
 use crate::PacketCounters;
 
 /// Sequence numbers behind the highest one of which it is remembered whether they arrived. What
@@ -15,8 +16,6 @@ pub const GAPS_MAX: usize = 512;
 /// A stream's first packets may arrive reordered: packets up to this far before the first one
 /// received still belong to the stream if they come before the playout deadline.
 pub const LOWER_PACKETS_MAX: u64 = 64;
-
-const WORDS: usize = (WINDOW_PACKETS / 64) as usize;
 
 /// The way a packet came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +87,22 @@ pub struct SequenceLedger {
     /// First counted sequence number and the highest, extended; `None` before the first packet.
     range: Option<(u64, u64)>,
     gaps: VecDeque<Gap>,
-    counted: PacketCounters,
-    /// Bit `s % WINDOW_PACKETS`: `s` arrived. Valid for the window behind the highest.
-    arrived: [u64; WORDS],
+    arrived: Arrived,
+    /// Packets with payload, and the bytes of it.
+    received: u64,
+    bytes: u64,
+    rare: Option<Box<Rare>>,
     deadline: Duration,
     /// When the stream began, while packets from before its first may still be its own.
     began: Option<Instant>,
-    /// A gap that begins there is ours; see [`Self::away`].
+}
+
+/// What a stream has no use for of which each packet comes once, with payload.
+#[derive(Debug, Default)]
+struct Rare {
+    /// All but what [`SequenceLedger`] counts itself.
+    counted: PacketCounters,
+    /// A gap that begins there is ours; see [`SequenceLedger::away`].
     away_from: Option<u64>,
     /// Gaps of ours that were given up, first and one past the last; at most [`OURS_MAX`].
     ours: Vec<(u64, u64)>,
@@ -110,13 +118,25 @@ impl SequenceLedger {
             deadline,
             range: None,
             began: None,
-            away_from: None,
-            ours: Vec::new(),
-            redundant: VecDeque::new(),
-            arrived: [0; WORDS],
+            arrived: Arrived::default(),
             gaps: VecDeque::new(),
-            counted: PacketCounters::default(),
+            received: 0,
+            bytes: 0,
+            rare: None,
         }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn counted(&mut self) -> &mut PacketCounters {
+        &mut self.rare().counted
+    }
+
+    fn redundant_of(&self, extended: u64) -> Option<usize> {
+        let rare = self.rare.as_deref()?;
+        rare.redundant.iter().position(|(sequence, _)| *sequence == extended)
     }
 
     /// What `sequence` would be if it arrived now. Changes nothing.
@@ -127,10 +147,10 @@ impl SequenceLedger {
             Placement::Ahead
         } else if highest - extended >= WINDOW_PACKETS {
             Placement::Stale
-        } else if self.has(extended) {
-            match self.redundant.iter().any(|(sequence, _)| *sequence == extended) {
-                true => Placement::Redundant,
-                false => Placement::Duplicate,
+        } else if self.arrived.has(extended) {
+            match self.redundant_of(extended) {
+                Some(_) => Placement::Redundant,
+                None => Placement::Duplicate,
             }
         } else if extended < first {
             Placement::BeforeWindow
@@ -151,25 +171,25 @@ impl SequenceLedger {
         match placement {
             // Its first transmission was the newest packet, and was lost.
             Placement::Ahead if via == Via::Rtx => {
-                self.counted.missing += 1;
+                self.counted().missing += 1;
                 self.count_repair(true, via);
             }
             Placement::First | Placement::Ahead => {}
             _ if missing => {
                 if given_up {
                     // It came after all, if too late.
-                    self.counted.cut_off -= 1;
-                    self.counted.missing += 1;
+                    self.counted().cut_off -= 1;
+                    self.counted().missing += 1;
                 }
                 self.count_repair(receipt.usable, via);
             }
-            Placement::Duplicate if via == Via::Rtx => self.counted.rtx_redundant += 1,
-            Placement::Duplicate => self.counted.duplicate += 1,
-            _ => self.counted.stale += 1,
+            Placement::Duplicate if via == Via::Rtx => self.counted().rtx_redundant += 1,
+            Placement::Duplicate => self.counted().duplicate += 1,
+            _ => self.counted().stale += 1,
         }
         if receipt.measured && (receipt.usable || missing) {
-            self.counted.received += 1;
-            self.counted.bytes += bytes as u64;
+            self.received += 1;
+            self.bytes += bytes as u64;
         }
         receipt
     }
@@ -183,7 +203,7 @@ impl SequenceLedger {
         let until = match self.placement(sequence) {
             Placement::Ahead => {
                 self.advance(highest, extended, at);
-                self.counted.missing += 1;
+                self.counted().missing += 1;
                 at + self.deadline
             }
             Placement::Missing | Placement::BeforeWindow => {
@@ -191,18 +211,19 @@ impl SequenceLedger {
                 if at > until {
                     return None;
                 }
-                self.mark(extended);
+                self.arrived.mark(extended);
                 self.fill(extended, at);
                 until
             }
             _ => return None,
         };
         let measured = extended >= first;
-        self.counted.repaired_by_red += u64::from(measured);
-        if self.redundant.len() >= RED_REPAIRS_MAX {
-            self.redundant.pop_front();
+        let Rare { counted, redundant, .. } = self.rare();
+        counted.repaired_by_red += u64::from(measured);
+        if redundant.len() >= RED_REPAIRS_MAX {
+            redundant.pop_front();
         }
-        self.redundant.push_back((extended, until));
+        redundant.push_back((extended, until));
         Some(Receipt { sequence: extended, usable: true, in_order: false, measured })
     }
 
@@ -211,16 +232,17 @@ impl SequenceLedger {
     fn redundant_arrived(&mut self, sequence: u16, at: Instant, bytes: usize) -> Receipt {
         let (first, highest) = self.range.unwrap_or_default();
         let extended = extend(sequence, highest);
-        let known = self.redundant.iter().position(|(known, _)| *known == extended);
-        let until = known.and_then(|place| self.redundant.remove(place)).map(|(_, until)| until);
+        let known = self.redundant_of(extended);
+        let until = known.and_then(|place| self.rare().redundant.remove(place));
+        let until = until.map(|(_, until)| until);
         let measured = extended >= first;
         if !measured || until.is_none_or(|until| at > until) {
-            self.counted.duplicate += 1;
+            self.counted().duplicate += 1;
         } else {
-            self.counted.repaired_by_red -= 1;
+            self.counted().repaired_by_red -= 1;
             self.count_repair(true, Via::Primary);
-            self.counted.received += 1;
-            self.counted.bytes += bytes as u64;
+            self.received += 1;
+            self.bytes += bytes as u64;
         }
         Receipt { sequence: extended, usable: false, in_order: false, measured }
     }
@@ -232,21 +254,21 @@ impl SequenceLedger {
         let given_up = placement == Placement::Missing && self.gave_up_ours(sequence);
         let receipt = self.arrive(sequence, at, placement, Via::Primary);
         match placement {
-            Placement::First | Placement::Ahead => self.counted.padding_only += 1,
+            Placement::First | Placement::Ahead => self.counted().padding_only += 1,
             Placement::Missing if given_up => {
-                self.counted.cut_off -= 1;
-                self.counted.padding_only += 1;
+                self.counted().cut_off -= 1;
+                self.counted().padding_only += 1;
             }
             Placement::Missing => {
-                self.counted.missing -= 1;
-                self.counted.padding_only += 1;
+                self.counted().missing -= 1;
+                self.counted().padding_only += 1;
             }
             Placement::BeforeWindow if self.lowered(placement, &receipt) => {
-                self.counted.missing -= 1;
-                self.counted.padding_only += 1;
+                self.counted().missing -= 1;
+                self.counted().padding_only += 1;
             }
-            Placement::Duplicate | Placement::Redundant => self.counted.duplicate += 1,
-            Placement::BeforeWindow | Placement::Stale => self.counted.stale += 1,
+            Placement::Duplicate | Placement::Redundant => self.counted().duplicate += 1,
+            Placement::BeforeWindow | Placement::Stale => self.counted().stale += 1,
         }
         receipt
     }
@@ -259,27 +281,27 @@ impl SequenceLedger {
 
     /// A packet of redundant audio came that can't be taken apart.
     pub fn red_malformed(&mut self) {
-        self.counted.red_malformed += 1;
+        self.counted().red_malformed += 1;
     }
 
     /// How many sequence numbers came without payload.
     pub fn padding_only(&self) -> u64 {
-        self.counted.padding_only
+        self.rare.as_deref().map_or(0, |rare| rare.counted.padding_only)
     }
 
     /// A packet with a sequence number that had arrived before came on the primary SSRC.
     pub fn duplicate(&mut self) {
-        self.counted.duplicate += 1;
+        self.counted().duplicate += 1;
     }
 
     /// A packet that can't be told from a duplicate was dropped unread.
     pub fn stale(&mut self) {
-        self.counted.stale += 1;
+        self.counted().stale += 1;
     }
 
     /// An RTX packet brought nothing.
     pub fn rtx_redundant(&mut self) {
-        self.counted.rtx_redundant += 1;
+        self.counted().rtx_redundant += 1;
     }
 
     /// Gives up on gaps whose deadline is before `now`. Call it only with a `now` before which no
@@ -296,16 +318,14 @@ impl SequenceLedger {
     /// We are not where packets are sent to, from here to the next packet: what is passed over until
     /// then and not repaired was cut off by us, not lost.
     pub fn away(&mut self) {
-        self.away_from = self.range.map(|(_, highest)| highest + 1);
+        self.rare().away_from = self.range.map(|(_, highest)| highest + 1);
     }
 
     /// It was of a gap of ours, and is counted as cut off.
     fn gave_up_ours(&self, sequence: u16) -> bool {
-        let Some((first, highest)) = self.range.filter(|_| !self.ours.is_empty()) else {
-            return false;
-        };
+        let (Some((first, highest)), Some(rare)) = (self.range, &self.rare) else { return false };
         let extended = extend(sequence, highest);
-        extended >= first && self.ours.iter().any(|(from, end)| (*from..*end).contains(&extended))
+        extended >= first && rare.ours.iter().any(|(from, end)| (*from..*end).contains(&extended))
     }
 
     fn give_up_front(&mut self) {
@@ -320,12 +340,13 @@ impl SequenceLedger {
         if !gap.ours || !measured || count == 0 {
             return;
         }
-        self.counted.cut_off += count;
-        self.counted.missing -= count;
-        if self.ours.len() >= OURS_MAX {
-            self.ours.remove(0);
+        let Rare { counted, ours, .. } = self.rare();
+        counted.cut_off += count;
+        counted.missing -= count;
+        if ours.len() >= OURS_MAX {
+            ours.remove(0);
         }
-        self.ours.push((gap.first, end));
+        ours.push((gap.first, end));
     }
 
     /// Ends the stream: gaps due before `now` are given up. The numbers still missing whose
@@ -334,8 +355,11 @@ impl SequenceLedger {
     pub fn finish(&mut self, now: Instant) {
         self.expire_gaps(now);
         let pending = self.pending();
-        self.counted.cut_off += pending;
-        self.counted.missing -= pending;
+        if pending > 0 {
+            let counted = self.counted();
+            counted.cut_off += pending;
+            counted.missing -= pending;
+        }
         self.gaps.clear();
     }
 
@@ -360,15 +384,20 @@ impl SequenceLedger {
         let Some((_, highest)) = self.range else { return false };
         let in_window = sequence <= highest && highest - sequence < WINDOW_PACKETS;
         let floor = self.gaps.front().map_or(u64::MAX, |gap| gap.first);
-        in_window && sequence >= floor && !self.has(sequence)
+        in_window && sequence >= floor && !self.arrived.has(sequence)
     }
 
     /// Counts from here on only: sequence numbers up to the highest seen are outside the window,
     /// also the missing ones. Those are waited for all the same: frames depend on them.
     pub fn restart_counting(&mut self) {
-        self.counted = PacketCounters::default();
+        (self.received, self.bytes) = (0, 0);
         self.began = None;
-        self.ours.clear();
+        self.rare =
+            self.rare.take().filter(|rare| !rare.redundant.is_empty() || rare.away_from.is_some());
+        if let Some(rare) = &mut self.rare {
+            rare.counted = PacketCounters::default();
+            rare.ours.clear();
+        }
         if let Some((first, highest)) = &mut self.range {
             *first = *highest + 1;
         }
@@ -379,21 +408,26 @@ impl SequenceLedger {
         let (first, highest) = self.range.unwrap_or((1, 0));
         let span = highest + 1 - first;
         let pending = self.pending();
+        let counted = self.rare.as_deref().map(|rare| rare.counted).unwrap_or_default();
         PacketCounters {
-            expected: span.saturating_sub(self.counted.padding_only + self.counted.cut_off),
+            received: self.received,
+            bytes: self.bytes,
+            expected: span.saturating_sub(counted.padding_only + counted.cut_off),
             pending,
-            unrecovered: self.counted.missing
-                - self.counted.repaired
-                - self.counted.repaired_by_red
-                - pending,
-            ..self.counted
+            unrecovered: counted.missing - counted.repaired - counted.repaired_by_red - pending,
+            ..counted
         }
     }
 
     /// Bytes on the heap.
     #[cfg(test)]
     pub fn heap_bytes(&self) -> usize {
-        self.gaps.capacity() * size_of::<Gap>()
+        let of_rare = |rare: &Rare| {
+            let ours = rare.ours.capacity() * size_of::<(u64, u64)>();
+            size_of::<Rare>() + ours + rare.redundant.capacity() * size_of::<(u64, Instant)>()
+        };
+        let gaps = self.gaps.capacity() * size_of::<Gap>();
+        gaps + self.arrived.heap_bytes() + self.rare.as_deref().map_or(0, of_rare)
     }
 
     /// Numbers of the measured window that are missing and may still come in time.
@@ -409,13 +443,13 @@ impl SequenceLedger {
 
     fn count_repair(&mut self, in_time: bool, via: Via) {
         if in_time {
-            self.counted.repaired += 1;
+            self.counted().repaired += 1;
         } else {
-            self.counted.late += 1;
+            self.counted().late += 1;
         }
         match via {
-            Via::Primary => self.counted.reordered += 1,
-            Via::Rtx => self.counted.rtx_repairs += 1,
+            Via::Primary => self.counted().reordered += 1,
+            Via::Rtx => self.counted().rtx_repairs += 1,
         }
     }
 
@@ -425,7 +459,7 @@ impl SequenceLedger {
             let extended = (1 << 16) | u64::from(sequence);
             self.range = Some((extended, extended));
             self.began = Some(at);
-            self.mark(extended);
+            self.arrived.begin(extended);
             return Receipt { sequence: extended, usable: true, in_order: true, measured: true };
         };
         let extended = extend(sequence, highest);
@@ -438,7 +472,7 @@ impl SequenceLedger {
                 receipt.in_order = via == Via::Primary;
             }
             Placement::Missing => {
-                self.mark(extended);
+                self.arrived.mark(extended);
                 receipt.usable = self.fill(extended, at);
             }
             Placement::BeforeWindow if self.may_lower(first, extended, at) => {
@@ -446,7 +480,7 @@ impl SequenceLedger {
                 receipt.usable = self.fill(extended, at);
             }
             Placement::BeforeWindow => {
-                self.mark(extended);
+                self.arrived.mark(extended);
                 receipt.usable = self.fill(extended, at);
                 receipt.measured = false;
             }
@@ -465,7 +499,7 @@ impl SequenceLedger {
         let (Some(began), Some((low, _))) = (self.began, &mut self.range) else { return };
         *low = extended;
         let count = first - extended;
-        self.counted.missing += count;
+        self.counted().missing += count;
         self.gaps.push_front(Gap {
             first: extended,
             end: first,
@@ -473,27 +507,18 @@ impl SequenceLedger {
             seen: began,
             ours: false,
         });
-        for sequence in extended..first {
-            self.clear(sequence);
-        }
-        self.mark(extended);
+        self.arrived.lower(extended, first);
+        self.arrived.mark(extended);
     }
 
     fn advance(&mut self, highest: u64, extended: u64, at: Instant) {
         let skipped = extended - highest - 1;
-        if skipped >= WINDOW_PACKETS {
-            self.arrived = [0; WORDS];
-        } else {
-            for sequence in highest + 1..extended {
-                self.clear(sequence);
-            }
-        }
-        self.mark(extended);
+        self.arrived.advance(highest, extended);
         if let Some((_, highest)) = &mut self.range {
             *highest = extended;
         }
         if skipped > 0 {
-            self.counted.missing += skipped;
+            self.counted().missing += skipped;
             self.open_gap(highest + 1, extended, at);
         }
         self.forget_before((extended + 1).saturating_sub(WINDOW_PACKETS));
@@ -503,7 +528,7 @@ impl SequenceLedger {
         if self.gaps.len() >= GAPS_MAX {
             self.give_up_front();
         }
-        let ours = self.away_from.take_if(|from| *from == first).is_some();
+        let ours = self.rare().away_from.take_if(|from| *from == first).is_some();
         // Stamps may step back a little; deadlines must not, for the oldest gap is in front.
         let seen = self.gaps.back().map_or(at, |last| last.seen.max(at));
         self.gaps.push_back(Gap { first, end, left: end - first, seen, ours });
@@ -515,7 +540,7 @@ impl SequenceLedger {
             if gap.left > 0 && gap.end > bottom {
                 if gap.first < bottom {
                     let arrived = &self.arrived;
-                    let kept = (bottom..gap.end).filter(|&s| !bit(arrived, s)).count() as u64;
+                    let kept = (bottom..gap.end).filter(|&s| !arrived.has(s)).count() as u64;
                     let whole = *gap;
                     gap.first = bottom;
                     gap.left = kept;
@@ -546,7 +571,7 @@ impl SequenceLedger {
     /// Keeps the front gap's `first` on a missing one; [`Self::open_floor`] relies on it.
     fn trim_front(&mut self) {
         while let Some(gap) = self.gaps.front_mut() {
-            while gap.left > 0 && bit(&self.arrived, gap.first) {
+            while gap.left > 0 && self.arrived.has(gap.first) {
                 gap.first += 1;
             }
             if gap.left > 0 {
@@ -555,25 +580,6 @@ impl SequenceLedger {
             self.gaps.pop_front();
         }
     }
-
-    fn has(&self, sequence: u64) -> bool {
-        bit(&self.arrived, sequence)
-    }
-
-    fn mark(&mut self, sequence: u64) {
-        let at = sequence % WINDOW_PACKETS;
-        self.arrived[(at / 64) as usize] |= 1 << (at % 64);
-    }
-
-    fn clear(&mut self, sequence: u64) {
-        let at = sequence % WINDOW_PACKETS;
-        self.arrived[(at / 64) as usize] &= !(1 << (at % 64));
-    }
-}
-
-fn bit(arrived: &[u64; WORDS], sequence: u64) -> bool {
-    let at = sequence % WINDOW_PACKETS;
-    arrived[(at / 64) as usize] >> (at % 64) & 1 == 1
 }
 
 /// RFC 3550 A.1: the extended number nearest to `highest` with these low bits.
