@@ -14,6 +14,8 @@ use crate::{Arrival, FrameCounters, FreezeCounters};
 /// Most frames open at once, behind a gap that may still be repaired. At the maximum the oldest is
 /// judged as it is.
 pub const OPEN_FRAMES_MAX: usize = 128;
+/// Room for so many open frames is kept once none is open any more.
+const OPEN_FRAMES_KEPT: usize = 4;
 /// Most packets without payload remembered between frames not judged yet. At the maximum the
 /// oldest is forgotten, and the frame around it may count as incomplete.
 pub const SKIPS_MAX: usize = 256;
@@ -85,7 +87,6 @@ pub struct FrameLedger {
     keyframe_wanted: bool,
     /// Sequence numbers without payload behind `judged`.
     skips: VecDeque<u64>,
-    finished: VecDeque<FinishedFrame>,
     counted: Counted,
     pause: Option<Pause>,
     shown_at: Option<Arrival>,
@@ -133,7 +134,6 @@ impl FrameLedger {
             clock_rate: codec.clock_rate(),
             lossy: false,
             trouble: Trouble::default(),
-            finished: VecDeque::new(),
             shown_at: None,
             awaiting: true,
             awaited_after: None,
@@ -178,10 +178,10 @@ impl FrameLedger {
         self.skips.insert(at, sequence);
     }
 
-    /// Judges frames in order while nothing before them can change: `floor` is the lowest
-    /// sequence number that may still arrive in time
-    /// ([`SequenceLedger::open_floor`](super::SequenceLedger::open_floor)).
-    pub fn judge(&mut self, floor: u64) {
+    /// Judges frames in order while nothing before them can change, up to the next one that is
+    /// complete: ask until there is none. `floor` is the lowest sequence number that may still arrive
+    /// in time ([`SequenceLedger::open_floor`](super::SequenceLedger::open_floor)).
+    pub fn judge(&mut self, floor: u64) -> Option<FinishedFrame> {
         while let Some(head) = self.open.front() {
             let next_low = self.open.get(1).map(|next| next.low);
             let end = head.end.or_else(|| {
@@ -205,8 +205,16 @@ impl FrameLedger {
                 break;
             }
             let known = (start.is_some(), end.is_some());
-            self.judge_head(complete, known);
+            let finished = self.judge_head(complete, known);
+            if finished.is_some() {
+                return finished;
+            }
         }
+        if self.open.is_empty() && self.open.capacity() > OPEN_FRAMES_KEPT {
+            // What a gap made it grow to.
+            self.open = VecDeque::new();
+        }
+        None
     }
 
     /// Ends the stream; [`Self::judge`] it first. Frames that are still arriving, or wait for a
@@ -252,10 +260,9 @@ impl FrameLedger {
         self.trouble.on_purpose = true;
     }
 
-    /// The stream goes on with another video codec: open frames are judged as they are, and
-    /// decoding begins anew.
+    /// The stream goes on with another video codec: decoding begins anew. [`Self::judge`] the open
+    /// frames first, as they are.
     pub fn change_codec(&mut self, codec: Codec) {
-        self.judge(u64::MAX);
         self.open.clear();
         self.references = References::new(codec);
         self.heights = Heights::default();
@@ -304,12 +311,6 @@ impl FrameLedger {
         })
     }
 
-    /// The next frame that was judged as complete, in order. Ask until there is none after each
-    /// [`Self::judge`]: they are kept.
-    pub fn next_finished(&mut self) -> Option<FinishedFrame> {
-        self.finished.pop_front()
-    }
-
     /// When the first complete keyframe was complete.
     pub fn first_keyframe(&self) -> Option<Arrival> {
         self.first_keyframe
@@ -353,9 +354,8 @@ impl FrameLedger {
         let info: usize = self.open.iter().map(|frame| frame.info.heap_bytes()).sum();
         let references = self.references.as_ref().map_or(0, References::heap_bytes);
         let own = self.open.capacity() * size_of::<OpenFrame>()
-            + self.skips.capacity() * size_of::<u64>()
-            + self.finished.capacity() * size_of::<FinishedFrame>();
-        own + info + references + self.layers.heap_bytes()
+            + self.skips.capacity() * size_of::<u64>();
+        own + info + references + self.layers.heap_bytes() + self.freezes.heap_bytes()
     }
 
     /// The frame of a packet; `None` for audio.
@@ -375,8 +375,8 @@ impl FrameLedger {
                     info: self.references.as_ref()?.info(),
                 };
                 if self.open.capacity() == 0 {
-                    // Mostly one is open, and the next one begins.
-                    self.open.reserve_exact(2);
+                    // Mostly one is judged before the next one begins.
+                    self.open.reserve_exact(1);
                 }
                 let index = self.open.partition_point(|frame| frame.low < packet.sequence);
                 self.open.insert(index, frame);
@@ -409,9 +409,9 @@ impl FrameLedger {
     }
 
     /// `known`: whether the frame's beginning and its end are.
-    fn judge_head(&mut self, complete: bool, known: (bool, bool)) {
-        let Some(mut head) = self.open.pop_front() else { return };
-        let Some(references) = &mut self.references else { return };
+    fn judge_head(&mut self, complete: bool, known: (bool, bool)) -> Option<FinishedFrame> {
+        let mut head = self.open.pop_front()?;
+        let references = self.references.as_mut()?;
         let keyframe = head.info.keyframe();
         let first_ever = self.judged.is_none();
         if !complete && first_ever && !known.0 {
@@ -420,7 +420,7 @@ impl FrameLedger {
             self.keyframe_wanted = true;
             self.trouble.undecodable = true;
             self.close_head(&head, known.1);
-            return;
+            return None;
         }
         if self.is_over_pause(self.judged, head.low)
             && let Some(references) = &mut self.references
@@ -444,24 +444,19 @@ impl FrameLedger {
             self.heights = heights;
         }
         let mut judged = JudgedFrame { info: &mut head.info, timestamp, complete, gap };
-        let Some(references) = &mut self.references else { return };
+        let references = self.references.as_mut()?;
         let followed = references.judge(&mut judged);
         let layer = references.layer(&head.info);
         self.keyframe_wanted = references.needs_keyframe();
-        if complete {
-            if self.finished.capacity() == 0 {
-                self.finished.reserve_exact(1);
-            }
-            self.finished.push_back(FinishedFrame {
-                timestamp,
-                last_sequence: head.high,
-                keyframe,
-                decodable: followed.decodable,
-                at: head.last_arrival,
-                measured,
-                height: layer.height(&self.heights),
-            });
-        }
+        let finished = complete.then(|| FinishedFrame {
+            timestamp,
+            last_sequence: head.high,
+            keyframe,
+            decodable: followed.decodable,
+            at: head.last_arrival,
+            measured,
+            height: layer.height(&self.heights),
+        });
         self.lossy |= followed.lost > 0 || !followed.decodable;
         self.trouble.lost |= !complete || gap_before;
         self.trouble.undecodable |= !followed.decodable;
@@ -478,6 +473,7 @@ impl FrameLedger {
         } else {
             self.freezes.forget();
         }
+        finished
     }
 
     fn close_head(&mut self, head: &OpenFrame, end_known: bool) {

@@ -14,7 +14,8 @@ pub struct FreezeDetector {
     intervals: Intervals,
     /// Freezes count from here on.
     window_start: Option<Instant>,
-    counted: FreezeCounters,
+    /// `None` before the first: most streams never freeze.
+    counted: Option<Box<FreezeCounters>>,
 }
 
 impl FreezeDetector {
@@ -62,10 +63,11 @@ impl FreezeDetector {
         if interval_ms < bound.as_millis() || frozen.is_zero() {
             return;
         }
-        self.counted.count += 1;
-        self.counted.total_s.0 += frozen;
-        self.counted.streams = 1;
-        let causes = &mut self.counted.causes;
+        let counted = self.counted.get_or_insert_default();
+        counted.count += 1;
+        counted.total_s.0 += frozen;
+        counted.streams = 1;
+        let causes = &mut counted.causes;
         let cause = if lossy { &mut causes.loss } else { &mut causes.late };
         cause.count += 1;
         cause.total_s.0 += frozen;
@@ -73,7 +75,7 @@ impl FreezeDetector {
 
     /// The counts so far.
     pub fn counters(&self) -> FreezeCounters {
-        self.counted
+        self.counted.as_deref().copied().unwrap_or_default()
     }
 
     /// Counts from `now` on only; the average goes on.
@@ -84,7 +86,13 @@ impl FreezeDetector {
 
     /// What was counted so far was not of the measured window.
     pub fn forget(&mut self) {
-        self.counted = FreezeCounters::default();
+        self.counted = None;
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    pub fn heap_bytes(&self) -> usize {
+        self.counted.as_deref().map_or(0, size_of_val)
     }
 }
 

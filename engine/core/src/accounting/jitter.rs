@@ -9,16 +9,18 @@ use std::time::Duration;
 /// and the RFC's own FAQ do the same).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JitterMeter {
-    last: Option<(u64, u32)>,
+    /// When the last timestamp came first.
+    last_unix_ns: u64,
+    last: Option<u32>,
+    measured: bool,
     jitter_ns: f64,
-    samples: u64,
 }
 
 impl JitterMeter {
     /// An in-order packet of the first transmission arrived.
     pub fn record(&mut self, arrival_unix_ns: u64, timestamp: u32, clock_rate: u32) {
-        let Some((last_ns, last_timestamp)) = self.last else {
-            self.last = Some((arrival_unix_ns, timestamp));
+        let Some(last_timestamp) = self.last else {
+            (self.last_unix_ns, self.last) = (arrival_unix_ns, Some(timestamp));
             return;
         };
         if timestamp == last_timestamp || clock_rate == 0 {
@@ -26,10 +28,10 @@ impl JitterMeter {
         }
         let ticks = timestamp.wrapping_sub(last_timestamp) as i32;
         let media_ns = f64::from(ticks) * 1e9 / f64::from(clock_rate);
-        let arrival_ns = arrival_unix_ns as f64 - last_ns as f64;
+        let arrival_ns = arrival_unix_ns as f64 - self.last_unix_ns as f64;
         self.jitter_ns += ((arrival_ns - media_ns).abs() - self.jitter_ns) / 16.0;
-        self.samples += 1;
-        self.last = Some((arrival_unix_ns, timestamp));
+        self.measured = true;
+        (self.last_unix_ns, self.last) = (arrival_unix_ns, Some(timestamp));
     }
 
     /// What comes next is not to be compared with what came before: a mute, a layer switch.
@@ -39,7 +41,7 @@ impl JitterMeter {
 
     /// The estimate; `None` before the second timestamp.
     pub fn jitter(&self) -> Option<Duration> {
-        (self.samples > 0).then(|| Duration::from_nanos(self.jitter_ns as u64))
+        self.measured.then(|| Duration::from_nanos(self.jitter_ns as u64))
     }
 }
 

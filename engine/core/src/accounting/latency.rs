@@ -76,6 +76,9 @@ impl LatencyMeter {
         }
         if self.open.len() >= STAMPS_MAX {
             self.open.pop_front();
+        } else if self.open.capacity() == 0 {
+            // Mostly a frame is complete before the next one is stamped.
+            self.open.reserve_exact(1);
         }
         self.open.push_back((timestamp, stamp));
     }

@@ -67,7 +67,7 @@ pub struct StreamLedger {
     /// The oldest PLI that no keyframe has answered yet.
     keyframe_asked: Option<Instant>,
     /// Complete video frames that nobody has asked for, if they are kept.
-    kept: Option<VecDeque<FinishedFrame>>,
+    kept: Option<Box<VecDeque<FinishedFrame>>>,
 }
 
 impl StreamLedger {
@@ -99,6 +99,10 @@ impl StreamLedger {
         if self.codec == Some(codec) {
             return;
         }
+        if codec.is_video() {
+            // What was still open ends as a frame of the old codec.
+            self.judge_before(u64::MAX);
+        }
         match &mut self.frames {
             Some(frames) if codec.is_video() => frames.change_codec(codec),
             frames => {
@@ -111,8 +115,6 @@ impl StreamLedger {
         if !codec.is_video() {
             self.heard.get_or_insert_default();
         }
-        // What was still open ends as a frame of the old codec.
-        self.finish_frames();
         self.codec = Some(codec);
     }
 
@@ -458,7 +460,7 @@ impl StreamLedger {
     pub fn bytes(&self) -> usize {
         let of_frames = |frames: &FrameLedger| size_of_val(frames) + frames.heap_bytes();
         let frames = self.frames.as_deref().map_or(0, of_frames);
-        let kept = self.kept.as_ref().map_or(0, VecDeque::capacity);
+        let kept = self.kept.as_deref().map_or(0, VecDeque::capacity);
         size_of::<Self>()
             + self.sequences.heap_bytes()
             + self.latency.heap_bytes()
@@ -469,14 +471,13 @@ impl StreamLedger {
     }
 
     fn judge_frames(&mut self) {
-        if let (Some(frames), Some(floor)) = (&mut self.frames, self.sequences.open_floor()) {
-            frames.judge(floor);
+        if let Some(floor) = self.sequences.open_floor() {
+            self.judge_before(floor);
         }
-        self.finish_frames();
     }
 
-    fn finish_frames(&mut self) {
-        while let Some(frame) = self.frames.as_deref_mut().and_then(FrameLedger::next_finished) {
+    fn judge_before(&mut self, floor: u64) {
+        while let Some(frame) = self.frames.as_deref_mut().and_then(|frames| frames.judge(floor)) {
             if let Some(kept) = &mut self.kept {
                 if kept.len() >= KEPT_FRAMES_MAX {
                     kept.pop_front();
@@ -492,14 +493,22 @@ impl StreamLedger {
         if frame.keyframe
             && let Some(asked) = self.keyframe_asked.take_if(|asked| *asked <= frame.at.instant)
         {
-            self.samples.push(Sample::KeyframeAfterPli(frame.at.instant - asked));
+            self.sample(Sample::KeyframeAfterPli(frame.at.instant - asked));
         }
         let latency = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at);
         if !frame.measured {
             self.latency.restart_counting();
         } else if let Some(latency) = latency {
             let kind = if codec.is_video() { MediaKind::Video } else { MediaKind::Audio };
-            self.samples.push(Sample::Latency { kind, height: frame.height, latency });
+            self.sample(Sample::Latency { kind, height: frame.height, latency });
         }
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        if self.samples.capacity() == 0 {
+            // They are taken after each packet.
+            self.samples.reserve_exact(1);
+        }
+        self.samples.push(sample);
     }
 }

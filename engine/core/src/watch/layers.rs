@@ -118,7 +118,13 @@ impl LayerMeter {
                 row.played += open.played;
                 row.frames += open.frames;
             }
-            None => self.rows.push(open),
+            None => {
+                if self.rows.capacity() == 0 {
+                    // Mostly one layer is shown at a time.
+                    self.rows.reserve_exact(1);
+                }
+                self.rows.push(open);
+            }
         }
     }
 }
