@@ -25,6 +25,7 @@ impl DueQueue {
     /// This one is due then, whenever it was due before.
     pub(super) fn set(&mut self, index: usize, at: Instant) {
         if index >= self.due.len() {
+            make_room(&mut self.due, index + 1);
             self.due.resize(index + 1, None);
         }
         let Some(due) = self.due.get_mut(index) else { return };
@@ -91,6 +92,14 @@ impl DueQueue {
         self.heap.clear();
         self.due.clear();
         self.len = 0;
+    }
+}
+
+/// Makes room for so many entries in all, and a quarter more: twice as many would be a waste where each
+/// peer has a few of such vectors.
+pub(super) fn make_room<T>(entries: &mut Vec<T>, wanted: usize) {
+    if wanted > entries.capacity() {
+        entries.reserve_exact(wanted + wanted / 4 - entries.len());
     }
 }
 

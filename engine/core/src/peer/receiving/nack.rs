@@ -67,6 +67,9 @@ impl NackList {
             next = Some(next.map_or(range.next_at, |next| next.min(range.next_at)));
             true
         });
+        if self.ranges.is_empty() {
+            self.ranges = VecDeque::new();
+        }
         next
     }
 }

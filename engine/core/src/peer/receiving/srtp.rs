@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Agreed;
-use super::due::DueQueue;
+use super::due::{DueQueue, make_room};
 use super::extension::{Elements, ExtensionBlock, captured_unix_ns};
 use super::formats::Format;
 use super::reports::{REPORT_INTERVAL_AUDIO, REPORT_WHILE_RECEIVED, Reception, Reporting};
@@ -315,6 +315,9 @@ impl SrtpReceiver {
             self.control.reporting.remove(oldest);
             self.moved_up();
         }
+        let slots = self.inbound.len() + 1;
+        make_room(&mut self.inbound, slots);
+        make_room(&mut self.control.reporting, slots);
         self.by_ssrc.insert(ssrc, self.inbound.len());
         self.inbound.push(Inbound {
             ssrc,

@@ -72,7 +72,7 @@ pub(super) struct Stream {
     pub(super) rtx: Option<u32>,
     /// Counts the streams of a peer.
     id: u32,
-    pub(super) mid: Arc<str>,
+    pub(super) mid: Box<str>,
     pub(super) track_id: Option<Arc<str>>,
     /// NACKs sent in the measured window.
     pub(super) nack_sent: u64,
@@ -85,21 +85,28 @@ pub(super) struct Stream {
     sender_marks: Option<[SenderMark; 2]>,
 }
 
-/// Counts when a sender report came.
+/// Counts when a sender report came: their low bits, as the report itself has them. Only what they grow
+/// by is asked for.
 #[derive(Debug, Clone, Copy)]
 struct SenderMark {
-    sent: u64,
+    sent: u32,
     /// What was expected so far, and padding.
-    span: u64,
-    padding_only: u64,
-    missing: u64,
-    reordered: u64,
+    span: u32,
+    padding_only: u32,
+    missing: u32,
+    reordered: u32,
 }
 
 impl SenderMark {
     fn new(sent: u64, packets: &PacketCounters) -> Self {
         let &PacketCounters { expected, padding_only, missing, reordered, .. } = packets;
-        Self { sent, span: expected + padding_only, padding_only, missing, reordered }
+        Self {
+            sent: sent as u32,
+            span: (expected + padding_only) as u32,
+            padding_only: padding_only as u32,
+            missing: missing as u32,
+            reordered: reordered as u32,
+        }
     }
 }
 
@@ -122,7 +129,7 @@ impl Stream {
         Self {
             ssrc,
             rtx,
-            mid: Arc::from(mid),
+            mid: mid.into(),
             kind,
             track_id: track.map(Arc::from),
             id,
@@ -348,8 +355,11 @@ impl Stream {
     fn sender_window(&self) -> Option<SenderWindow> {
         let [first, last] = self.sender_marks?;
         // The field has 32 bits and wraps (RFC 3550 §6.4.1).
-        let sent = u64::from((last.sent as u32).wrapping_sub(first.sent as u32));
-        let grown = |part: fn(&SenderMark) -> u64| part(&last).saturating_sub(part(&first));
+        let sent = u64::from(last.sent.wrapping_sub(first.sent));
+        let grown = |part: fn(&SenderMark) -> u32| {
+            let grown = part(&last).wrapping_sub(part(&first)).cast_signed();
+            u64::from(grown.max(0).cast_unsigned())
+        };
         (sent > 0).then(|| SenderWindow {
             sent,
             span: grown(|mark| mark.span),
