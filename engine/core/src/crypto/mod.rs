@@ -38,24 +38,41 @@ thread_local! {
     /// parameter of the core, and str0m leaves no other way: its providers are `&'static dyn`, what
     /// they are called with names no peer, and the keys that DTLS exports come out nowhere else.
     /// It is set and taken within [`with_key_slot`].
-    static SLOT: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
+    static SLOT: RefCell<Option<Slot>> = const { RefCell::new(None) };
+}
+
+/// Where the keys of a DTLS instance go.
+struct Slot {
+    keys: KeySlot,
+    /// Nobody else wants them.
+    alone: bool,
 }
 
 /// Makes a peer connection with [`provider`]; the slot will hold its SRTP keys once DTLS has them,
 /// for a packet path beside str0m's.
 pub fn with_key_slot<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
-    let slot = KeySlot::default();
-    SLOT.set(Some(slot.clone()));
+    with_slot(false, make)
+}
+
+/// [`with_key_slot`] where str0m is to have no SRTP of its own: it sends and receives none, and would
+/// derive and keep four kilobytes of keys and buffers for it.
+pub(crate) fn with_own_srtp<T>(make: impl FnOnce() -> T) -> (T, KeySlot) {
+    with_slot(true, make)
+}
+
+fn with_slot<T>(alone: bool, make: impl FnOnce() -> T) -> (T, KeySlot) {
+    let keys = KeySlot::default();
+    SLOT.set(Some(Slot { keys: keys.clone(), alone }));
     let made = make();
     SLOT.set(None);
-    (made, slot)
+    (made, keys)
 }
 
 /// The slot that a DTLS instance being made on this thread is to fill. There is one inside
 /// [`with_key_slot`], for the first who asks. Tests have DTLS providers beside this one.
 #[cfg(feature = "testing")]
 pub fn take_key_slot() -> Option<KeySlot> {
-    SLOT.take()
+    SLOT.take().map(|slot| slot.keys)
 }
 
 #[derive(Debug)]
@@ -104,13 +121,13 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance { dtls, keys: SLOT.take() }))
+        Ok(Box::new(Instance { dtls, slot: SLOT.take() }))
     }
 }
 
 struct Instance {
     dtls: dimpl::Dtls,
-    keys: Option<KeySlot>,
+    slot: Option<Slot>,
 }
 
 impl fmt::Debug for Instance {
@@ -130,10 +147,14 @@ impl DtlsInstance for Instance {
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.dtls.poll_output(buf);
-        if let (DtlsOutput::KeyingMaterial(material, profile), Some(slot)) = (&output, &self.keys) {
+        if let (DtlsOutput::KeyingMaterial(material, profile), Some(slot)) = (&output, &self.slot) {
             let (profile, material) = (*profile, material.to_vec());
             // A second handshake on the same connection would not change the keys.
-            let _ = slot.set(Keying { profile, material, is_client: self.dtls.is_active() });
+            let _ = slot.keys.set(Keying { profile, material, is_client: self.dtls.is_active() });
+            if slot.alone {
+                // There are keys once it is connected, which it may be told twice.
+                return DtlsOutput::Connected;
+            }
         }
         output
     }

@@ -211,7 +211,10 @@ impl Peer {
             false => config::publisher(options, &tracks, &backups),
         };
         let build = || config::build(config, now, local);
-        let (rtc, keys) = crate::crypto::with_key_slot(build);
+        let (rtc, keys) = match tracks.is_empty() {
+            true => crate::crypto::with_own_srtp(build),
+            false => crate::crypto::with_key_slot(build),
+        };
         let mut peer = Self::new(rtc?, options, now, local);
         if let Some(receives) = receives {
             let receiving = Receiving::new(options, receives, KeySlot::clone(&keys));

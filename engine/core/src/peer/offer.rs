@@ -265,6 +265,8 @@ impl Offering {
     fn take_own(&mut self, changes: SdpApi<'_>) -> Result<(), NegotiateError> {
         let (offer, pending) = changes.apply().ok_or(NegotiateError::NothingToOffer)?;
         (self.own, self.pending) = (offer.to_sdp_string(), Some(Pending::Own(pending)));
+        // It is kept for as long as the connection.
+        self.own.shrink_to_fit();
         self.forgotten = false;
         Ok(())
     }
