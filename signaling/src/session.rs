@@ -8,6 +8,7 @@
 mod candidate;
 mod data_subscriptions;
 mod data_track;
+mod descriptions;
 mod end;
 mod event;
 pub mod flood;
@@ -57,6 +58,7 @@ use crate::token::Token;
 use crate::wire;
 use data_subscriptions::DataSubscriptions;
 use data_track::DataTrack;
+use descriptions::Descriptions;
 use flood::Meters;
 use offers::OwnOffers;
 use publish::{Publishing, Remaining};
@@ -144,16 +146,6 @@ struct Offers {
     /// Id of the one the engine works on.
     worked_on: Option<u32>,
     waiting: Option<proto::SessionDescription>,
-}
-
-/// What was negotiated last, for a sync state: a node to which the participant migrates has nothing
-/// else to go by (livekit_rtc.proto `SyncState`). Of two connections it is the one to receive by
-/// (client-sdk-js src/room/Room.ts, `sendSyncState`). A few kilobytes for the tracks of a small room.
-#[derive(Debug, Default)]
-struct Descriptions {
-    /// Of whoever offers.
-    offer: Box<str>,
-    answer: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -260,10 +252,7 @@ impl Session {
         if options.first_offer.is_some() {
             own_offers.sent_with_join();
         }
-        let descriptions = Descriptions {
-            offer: options.first_offer.unwrap_or_default().into(),
-            ..Descriptions::default()
-        };
+        let descriptions = Descriptions::new(options.first_offer.unwrap_or_default());
         Self {
             receiving: receives.map(Receiving::new),
             publishing,
@@ -530,6 +519,8 @@ impl Session {
             return self.end(EndReason::PingTimeout);
         }
         if now >= ping.next {
+            // So long after the join the negotiation has mostly come to rest.
+            self.descriptions.pack();
             self.send_ping(now, ping);
         }
     }
@@ -699,7 +690,7 @@ impl Session {
         }
         state.publish_data_tracks.extend(self.data_track.accepted().cloned());
         state.subscription = Some(subscription);
-        let Descriptions { offer, answer } = &self.descriptions;
+        let [offer, answer] = self.descriptions.get();
         state.offer = description("offer", offer);
         state.answer = description("answer", answer);
         self.send(Request::SyncState(state));

@@ -669,6 +669,25 @@ fn sync_state(h: &Harness) -> &proto::SyncState {
 }
 
 #[test]
+fn what_was_negotiated_long_ago_is_told_word_by_word() {
+    let mut h = Harness::joined_subscriber();
+    let answer = "a=rtpmap:96 VP8/90000\r\n".repeat(100);
+    h.receive(offer(4, OFFER_TRACKS, &[]));
+    h.media(MediaInput::LocalAnswer { offer_id: 4, sdp: answer.clone() });
+    h.advance(5 * SECOND);
+    let ping = h.pings()[0];
+    h.receive(pong(ping));
+    h.session.handle_transport_end(lost());
+    h.drain();
+    h.clear();
+    h.session.resume(h.now);
+    h.receive(reconnect());
+    let state = sync_state(&h);
+    let told = [&state.offer, &state.answer].map(|text| text.as_ref().map(|text| &*text.sdp));
+    assert_eq!(told, [Some(OFFER_TRACKS), Some(&*answer)]);
+}
+
+#[test]
 fn a_lost_subscriber_is_taken_up_again_and_answers_the_restart() {
     let mut h = Harness::joined_subscriber();
     h.receive(offer(4, OFFER_DATA, &[]));

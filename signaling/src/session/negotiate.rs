@@ -126,7 +126,7 @@ impl Session {
         if !mid_to_track_id.is_empty() {
             tracks.named(&mid_to_track_id, &sdp, &mut changes);
         }
-        self.descriptions.offer = sdp.as_str().into();
+        self.descriptions.set_offer(&sdp);
         let command = MediaCommand::RemoteOffer { id, sdp, mid_to_track_id };
         self.outputs.push_back(Output::Media(command));
         self.apply(changes);
@@ -144,7 +144,7 @@ impl Session {
             self.counters.answers_ignored += 1;
             return self.work_on(newer);
         }
-        self.descriptions.answer = sdp.as_str().into();
+        self.descriptions.set_answer(&sdp);
         self.send(Request::Answer(SessionDescription {
             r#type: "answer".to_owned(),
             sdp,
@@ -159,7 +159,7 @@ impl Session {
             return;
         }
         if !self.has(Target::Subscriber) {
-            self.descriptions.offer = sdp.as_str().into();
+            self.descriptions.set_offer(&sdp);
         }
         self.send(Request::Offer(SessionDescription {
             r#type: "offer".to_owned(),
@@ -193,7 +193,7 @@ impl Session {
         }
         self.settle_publishing();
         if !self.has(Target::Subscriber) {
-            self.descriptions.answer = sdp.as_str().into();
+            self.descriptions.set_answer(&sdp);
         }
         let command = MediaCommand::RemoteAnswer { sdp, mid_to_track_id };
         self.outputs.push_back(Output::Media(command));
