@@ -1,17 +1,18 @@
 //! A websocket to a LiveKit server, driving one [`Session`].
 //!
-//! Made for thousands on one tokio thread: no task, one sleep, a 4 KiB read buffer; messages are
+//! Made for thousands on one tokio thread: no task, one sleep, a 1 KiB read buffer; messages are
 //! decoded from the buffer they were read into.
 
 mod dial;
 mod error;
+mod framing;
 mod open;
 mod tls;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -21,7 +22,9 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use prost::bytes::Bytes;
 use tokio::time::Sleep;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::Role as WsRole;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 pub use crate::session::flood::MESSAGE_BYTES_MAX;
@@ -53,8 +56,9 @@ pub const OUTBOUND_MESSAGES_MAX: usize = 256;
 const CLOSED_WITHOUT_CODE: u16 = 1005;
 const CLOSED_WITHOUT_FRAME: u16 = 1006;
 
-/// Messages above this are kept alive for a while, see [`Held`].
-const LARGE_MESSAGE_BYTES: usize = 2 * 1024;
+/// A websocket that has read or written a message above this is begun anew, see
+/// [`Connection::renew`].
+const LARGE_MESSAGE_BYTES: usize = open::READ_BUFFER_BYTES / 2;
 
 /// Longest wait for the TCP, TLS and websocket handshakes together unless told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,19 +117,6 @@ pub struct ConnectTimings {
     pub websocket: Instant,
 }
 
-/// A large message that was dealt with, kept so that its memory can be given back.
-///
-/// tungstenite's read buffer and the messages cut from it share one allocation. When the buffer
-/// runs out and is the sole owner left, it takes the whole allocation back for itself, and an
-/// offer of 6 kB, or a `join` of 0.6 MB, would stay with each of 2,000 connections for good. While
-/// somebody else owns a part, it makes a new, small one instead. What is left behind the message is at most one read, so after
-/// that many further bytes the buffer has moved on.
-struct Held {
-    _message: Bytes,
-    /// Bytes of later messages until it may go.
-    remaining: usize,
-}
-
 /// An open signalling connection.
 ///
 /// Dropping it closes the socket without a `leave`; the server then keeps the participant until
@@ -142,7 +133,8 @@ pub struct Connection {
     needs_flush: bool,
     /// Set when the socket gave an error or its end.
     socket_done: bool,
-    held: Option<Held>,
+    /// Its buffers are larger than what mostly comes has use for.
+    grown: bool,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Option<Instant>,
     /// Nothing is read or written before; see [`Self::stall_until`].
@@ -165,7 +157,7 @@ impl Connection {
             updates: VecDeque::new(),
             needs_flush: false,
             socket_done: false,
-            held: None,
+            grown: true,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             sleep_until: None,
             stalled_until: None,
@@ -191,7 +183,7 @@ impl Connection {
         let (socket, timings) = open::open(options, Some(resume)).await?;
         tracing::debug!(url = %options.url, "websocket open again");
         self.socket = Some(socket);
-        self.socket_done = false;
+        (self.socket_done, self.grown) = (false, true);
         self.session.resume(timings.websocket);
         Ok(())
     }
@@ -202,7 +194,6 @@ impl Connection {
         self.stalled_until = None;
         self.outbound.clear();
         self.needs_flush = false;
-        self.held = None;
     }
 
     /// Resets the TCP connection on purpose, as a failing network or proxy would: the server is told
@@ -349,6 +340,7 @@ impl Connection {
             }
             if let Some(bytes) = self.outbound.pop_front() {
                 self.needs_flush = true;
+                self.grown |= bytes.len() > LARGE_MESSAGE_BYTES;
                 Pin::new(&mut *socket).start_send(Message::Binary(bytes))?;
             }
         }
@@ -370,12 +362,13 @@ impl Connection {
             return Poll::Pending;
         };
         let Poll::Ready(item) = Pin::new(socket).poll_next(cx) else {
-            return Poll::Pending;
+            // The new one has to be told who waits for it.
+            return if self.renew(cx) { self.read(cx) } else { Poll::Pending };
         };
         match item {
             Some(Ok(Message::Binary(bytes))) => {
                 self.session.handle_message(now(), &bytes);
-                self.hold(bytes);
+                self.grown |= bytes.len() > LARGE_MESSAGE_BYTES;
             }
             // The server answers in JSON only to clients that speak it.
             Some(Ok(message @ (Message::Text(_) | Message::Frame(_)))) => {
@@ -403,15 +396,29 @@ impl Connection {
         Poll::Ready(())
     }
 
-    fn hold(&mut self, message: Bytes) {
-        if message.len() > LARGE_MESSAGE_BYTES {
-            self.held = Some(Held { _message: message, remaining: open::READ_BUFFER_BYTES });
-        } else if let Some(held) = &mut self.held {
-            held.remaining = held.remaining.saturating_sub(message.len());
-            if held.remaining == 0 {
-                self.held = None;
-            }
+    /// Begins the websocket anew if it has grown and nothing is under way; true if it did.
+    ///
+    /// A websocket's buffers stay as large as the largest message was, and those of a join have ten
+    /// kilobytes.
+    fn renew(&mut self, cx: &mut Context<'_>) -> bool {
+        let idle = |socket: &Socket| socket.get_ref().is_between_messages();
+        let sent = self.outbound.is_empty() && !self.needs_flush;
+        if !self.grown
+            || !sent
+            || self.session.is_ended()
+            || !self.socket.as_ref().is_some_and(idle)
+        {
+            return false;
         }
+        self.grown = false;
+        let Some(socket) = self.socket.take() else { return false };
+        let stream = socket.into_inner();
+        let anew = WebSocketStream::from_raw_socket(stream, WsRole::Client, Some(open::limits()));
+        // It waits for nothing.
+        if let Poll::Ready(socket) = pin!(anew).poll(cx) {
+            self.socket = Some(socket);
+        }
+        true
     }
 
     fn socket_failed(&mut self, error: &WsError) {

@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config};
 
 use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
+use super::framing::Framed;
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
 use crate::session::flood::MESSAGE_BYTES_MAX;
@@ -40,7 +41,7 @@ const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// Most bytes waiting for a server that does not read; beyond, the connection ends.
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Transport>>>;
+pub(super) type Socket = WebSocketStream<Framed<MaybeTlsStream<Box<dyn Transport>>>>;
 
 /// The step that a connection is at. Atomic only to keep the future `Send`.
 #[derive(Default)]
@@ -97,6 +98,7 @@ async fn open_steps(
         (MaybeTlsStream::Plain(transport), None)
     };
     progress.reach(ConnectStep::Websocket);
+    let stream = Framed::new(stream);
     let (socket, _response) = client_async_with_config(request, stream, Some(limits()))
         .await
         .map_err(|error| handshake_error(url, error))?;
@@ -105,7 +107,7 @@ async fn open_steps(
 
 /// The other side sees a reset (RST), and no orderly end, once this socket is dropped.
 pub(super) fn reset_on_drop(socket: &Socket) {
-    match socket.get_ref() {
+    match socket.get_ref().get_ref() {
         MaybeTlsStream::Plain(transport) => transport.reset_on_drop(),
         MaybeTlsStream::Rustls(tls) => tls.get_ref().0.reset_on_drop(),
         // No other kind is made here.
@@ -118,7 +120,7 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn limits() -> WebSocketConfig {
+pub(super) fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
