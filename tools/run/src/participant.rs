@@ -19,7 +19,7 @@ use stampede_scenario::{ParticipantSpec, Signal, Visit};
 use stampede_signaling::connection::{ConnectError, ConnectOptions, Connection};
 use stampede_signaling::session::{EndReason, FIRST_OFFER_ID, FIRST_SLOTS, SignalVersion, WayBack};
 use stampede_signaling::{ErrorKind, JoinGrant, TOKEN_TTL, Token, TokenError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::context::{Context, Leaving};
@@ -27,7 +27,7 @@ use crate::join_error::JoinError;
 use crate::joins::{JoinPhase, ParticipantId, TRY_SUFFIX};
 use crate::reconnect;
 use crate::recoveries::Way;
-use crate::routes::Notice;
+use crate::routes::Notices;
 use joined::Joined;
 pub(crate) use orders::{Order, Orders, Place, What};
 use peers::Peers;
@@ -543,7 +543,7 @@ async fn open(
     life: &Life,
     version: SignalVersion,
     peers: &mut Peers,
-    notices: &mut mpsc::Receiver<Notice>,
+    notices: &mut Notices,
 ) -> Result<Box<Connection>, NotOpen> {
     context.happened(&life.identity, || format!("join of room {}", life.room));
     let mut options = connect_options(context, participant, life, version)?;
@@ -573,7 +573,7 @@ async fn open(
 async fn first_offer(
     context: &Context,
     peer: PeerId,
-    notices: &mut mpsc::Receiver<Notice>,
+    notices: &mut Notices,
 ) -> Result<String, Broken> {
     let (id, added) = (FIRST_OFFER_ID, FIRST_SLOTS);
     tell(context, peer, PeerCommand::CreateOffer { id, added, publish: false }).await?;
@@ -602,7 +602,7 @@ async fn attend(
     departure: &mut Departure,
     peers: Peers,
     connection: &mut Connection,
-    notices: &mut mpsc::Receiver<Notice>,
+    notices: &mut Notices,
 ) -> SessionEnd {
     let mut joined = Joined::new(context, participant, life, peers);
     let end = joined.hold(connection, notices, departure).await;

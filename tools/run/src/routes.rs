@@ -1,21 +1,21 @@
 //! Where engine events go, and the latest that the workers told.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stampede_core::PeerCounters;
 use stampede_engine::{CapturedPeer, PeerId, PeerNotice, WorkerSnapshot};
 use stampede_signaling::session::Target;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use crate::clock::now;
 use crate::joins::{JoinPhase, ParticipantId};
 use crate::series::Part;
 
-/// Most notices waiting for one participant's task. A task that is that far behind is broken: its
-/// sender is dropped, and the task ends with the reason `signalling_overloaded`.
+/// Most notices waiting for one participant's task. A task that is that far behind is broken: it is
+/// told no more, and ends with the reason `signalling_overloaded`.
 pub(crate) const NOTICES_MAX: usize = 64;
 /// A worker's second that is older than this is not the current one: a second, and half of one
 /// because neither clock waits for the other.
@@ -38,8 +38,12 @@ pub(crate) type Notice = (Target, PeerNotice);
 
 /// Where the notices of a session's peers go: of one, or of two.
 pub(crate) struct Inbox {
-    /// Its task; `None` once that waits for nothing more.
-    notices: RefCell<Option<mpsc::Sender<Notice>>>,
+    /// What its task has not read: at most [`NOTICES_MAX`]. A task has few to read after its join, so
+    /// that nothing is kept here for more.
+    waiting: RefCell<VecDeque<Notice>>,
+    /// The task waits for nothing more.
+    closed: Cell<bool>,
+    news: Notify,
     /// The connections that it has.
     peers: u8,
     /// By phase, which of them have reached it.
@@ -48,10 +52,15 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// For a session with so many peers, and what its task hears.
-    pub(crate) fn new(peers: u8) -> (Rc<Self>, mpsc::Receiver<Notice>) {
-        let (sender, notices) = mpsc::channel(NOTICES_MAX);
-        let (notices_to, reached) = (RefCell::new(Some(sender)), Cell::default());
-        (Rc::new(Self { notices: notices_to, peers, reached }), notices)
+    pub(crate) fn new(peers: u8) -> (Rc<Self>, Notices) {
+        let inbox = Rc::new(Self {
+            waiting: RefCell::default(),
+            closed: Cell::new(false),
+            news: Notify::new(),
+            peers,
+            reached: Cell::default(),
+        });
+        (Rc::clone(&inbox), Notices(inbox))
     }
 
     /// One of the connections has come to this; true if all of them have. Of two the later one
@@ -68,15 +77,51 @@ impl Inbox {
     /// Brings a notice to the task, if that waits for any. A task that has too many to read hears no
     /// more.
     pub(crate) fn tell(&self, notice: Notice) {
-        let mut notices = self.notices.borrow_mut();
-        if notices.as_ref().is_some_and(|sender| sender.try_send(notice).is_err()) {
-            *notices = None;
+        if self.closed.get() {
+            return;
         }
+        let mut waiting = self.waiting.borrow_mut();
+        match waiting.len() < NOTICES_MAX {
+            true => waiting.push_back(notice),
+            false => self.closed.set(true),
+        }
+        self.news.notify_one();
     }
 
     /// What still comes is of no use to the task, only to the books.
     pub(crate) fn close(&self) {
-        *self.notices.borrow_mut() = None;
+        self.closed.set(true);
+        self.news.notify_one();
+    }
+}
+
+/// What the task of a session hears of its peers.
+pub(crate) struct Notices(Rc<Inbox>);
+
+impl Notices {
+    /// The next one; `None` once the inbox is closed and all are read. Cancel-safe.
+    pub(crate) async fn recv(&mut self) -> Option<Notice> {
+        let Self(inbox) = self;
+        loop {
+            {
+                let mut waiting = inbox.waiting.borrow_mut();
+                let next = waiting.pop_front();
+                if waiting.is_empty() {
+                    *waiting = VecDeque::new();
+                }
+                if next.is_some() || inbox.closed.get() {
+                    return next;
+                }
+            }
+            inbox.news.notified().await;
+        }
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.waiting.take();
     }
 }
 
@@ -143,5 +188,37 @@ impl Workers {
     ) -> impl Iterator<Item = (&WorkerSnapshot, bool)> + Clone {
         let fresh = move |at: &Instant| now.saturating_duration_since(*at) <= SECOND_AGE_MAX;
         self.latest.iter().flatten().map(move |(at, snapshot)| (snapshot, fresh(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_reads_nothing_hears_no_more_than_the_maximum() {
+        let (inbox, mut notices) = Inbox::new(1);
+        for _ in 0..NOTICES_MAX + 5 {
+            inbox.tell((Target::Subscriber, PeerNotice::NextFrame));
+        }
+        for _ in 0..NOTICES_MAX {
+            assert!(notices.recv().await.is_some());
+        }
+        assert!(notices.recv().await.is_none(), "it was too far behind");
+    }
+
+    #[tokio::test]
+    async fn what_was_told_before_the_end_is_heard_and_what_comes_later_wakes() {
+        let (inbox, mut notices) = Inbox::new(1);
+        inbox.tell((Target::Subscriber, PeerNotice::Connected));
+        assert!(matches!(notices.recv().await, Some((_, PeerNotice::Connected))));
+        let (later, ()) = tokio::join!(notices.recv(), async {
+            tokio::task::yield_now().await;
+            inbox.tell((Target::Subscriber, PeerNotice::IceConnected));
+            inbox.close();
+            inbox.tell((Target::Subscriber, PeerNotice::Connected));
+        });
+        assert!(matches!(later, Some((_, PeerNotice::IceConnected))));
+        assert!(notices.recv().await.is_none());
     }
 }

@@ -10,7 +10,6 @@ use stampede_signaling::connection::{ConnectTimings, Connection, Update};
 use stampede_signaling::session::{
     EndReason, MediaCommand, MediaInput, RemoteTrack, SessionEvent, WayBack,
 };
-use tokio::sync::mpsc;
 
 use super::orders::{Order, What};
 use super::peers::Peers;
@@ -25,7 +24,7 @@ use crate::joins::JoinPhase;
 use crate::peer_updates::PeerUpdates;
 use crate::reconnect::STANDS_WITHIN;
 use crate::recoveries::Way;
-use crate::routes::Notice;
+use crate::routes::{Notice, Notices};
 
 /// How long a join may take from the open websocket to DTLS; livekit-server itself gives up on a
 /// participant that is not active after 60 s (rtc/room.go).
@@ -108,7 +107,7 @@ impl<'a> Joined<'a> {
     pub(super) async fn hold(
         &mut self,
         connection: &mut Connection,
-        notices: &mut mpsc::Receiver<Notice>,
+        notices: &mut Notices,
         departure: &mut Departure,
     ) -> SessionEnd {
         let orders = Rc::clone(&self.participant.orders);
@@ -276,7 +275,7 @@ impl<'a> Joined<'a> {
     async fn ended(
         &mut self,
         connection: &mut Connection,
-        notices: &mut mpsc::Receiver<Notice>,
+        notices: &mut Notices,
         why: &EndReason,
     ) -> Result<(), Broken> {
         let resumes = why.way_back() == WayBack::Resume && connection.session().can_resume();
@@ -343,11 +342,7 @@ impl<'a> Joined<'a> {
     }
 
     /// Pauses, and hears meanwhile what becomes of the media connection.
-    async fn wait(
-        &mut self,
-        notices: &mut mpsc::Receiver<Notice>,
-        pause: Duration,
-    ) -> Result<(), Broken> {
+    async fn wait(&mut self, notices: &mut Notices, pause: Duration) -> Result<(), Broken> {
         let pause = tokio::time::sleep(pause);
         tokio::pin!(pause);
         loop {
@@ -371,7 +366,7 @@ impl<'a> Joined<'a> {
 
     /// What the media plane knows of why it is not connected, if it never was and had time enough
     /// to be.
-    async fn unconnected(&self, notices: &mut mpsc::Receiver<Notice>) -> Option<Broken> {
+    async fn unconnected(&self, notices: &mut Notices) -> Option<Broken> {
         if self.peers.were_connected()
             || now().saturating_duration_since(self.began) < DIAGNOSED_AFTER
         {

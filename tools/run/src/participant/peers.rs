@@ -5,12 +5,11 @@ use std::rc::Rc;
 use stampede_core::{PeerRole, PeerUpdate};
 use stampede_engine::{AddPeerError, PeerCommand, PeerId, PeerNotice, PeerSpec};
 use stampede_signaling::session::{SignalVersion, Target};
-use tokio::sync::mpsc;
 
 use super::{Broken, Life, MAILBOX_PAUSE, MAILBOX_TRIES, Participant, close, tell};
 use crate::context::Context;
 use crate::join_error::JoinError;
-use crate::routes::{Inbox, Notice, Route};
+use crate::routes::{Inbox, Notice, Notices, Route};
 
 /// A peer connection.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +59,7 @@ impl Peers {
         participant: &Participant,
         life: &Life,
         version: SignalVersion,
-    ) -> Option<Result<(Self, mpsc::Receiver<Notice>), Broken>> {
+    ) -> Option<Result<(Self, Notices), Broken>> {
         let (role, other) = roles(&participant.spec.media, version);
         let (inbox, notices) = Inbox::new(1 + u8::from(other.is_some()));
         let target = match (version, &role.receives) {
