@@ -52,8 +52,8 @@ pub(in crate::peer) struct Streams {
     closed: Vec<StreamReport>,
     /// What nobody has taken yet of streams that were closed.
     closed_covers: VecDeque<StreamCover>,
-    closed_video: MediaCounters,
-    closed_audio: MediaCounters,
+    /// Their sums by kind, once there are any.
+    closed_sums: Option<Box<[MediaCounters; 2]>>,
     left_out: u64,
     next_id: u32,
     first_packet: [bool; 2],
@@ -80,8 +80,7 @@ impl Streams {
             routes: Routes::default(),
             closed: Vec::new(),
             closed_covers: VecDeque::new(),
-            closed_video: MediaCounters::default(),
-            closed_audio: MediaCounters::default(),
+            closed_sums: None,
             left_out: 0,
             next_id: 0,
             first_packet: [false; 2],
@@ -203,11 +202,8 @@ impl Streams {
             self.closed_covers.pop_front();
         }
         self.closed_covers.push_back(stream.cover(true));
-        let sum = match stream.kind {
-            MediaKind::Video => &mut self.closed_video,
-            MediaKind::Audio => &mut self.closed_audio,
-        };
-        sum.merge(&stream.counters());
+        let sums = self.closed_sums.get_or_insert_default();
+        sums[stream.kind as usize].merge(&stream.counters());
         if self.closed.len() < CLOSED_STREAMS_MAX {
             self.closed.push(stream.report(true));
         } else {
@@ -579,8 +575,7 @@ impl Streams {
     pub(in crate::peer) fn begin_measuring(&mut self, now: Instant) {
         self.closed.clear();
         self.left_out = 0;
-        self.closed_video = MediaCounters::default();
-        self.closed_audio = MediaCounters::default();
+        self.closed_sums = None;
         for stream in &mut self.streams {
             stream.begin_measuring(now);
         }
@@ -595,14 +590,11 @@ impl Streams {
 
     /// Sums of video and audio.
     pub(in crate::peer) fn counters(&self) -> (MediaCounters, MediaCounters) {
-        let (mut video, mut audio) = (self.closed_video, self.closed_audio);
+        let mut sums = self.closed_sums.as_deref().copied().unwrap_or_default();
         for stream in &self.streams {
-            match stream.kind {
-                MediaKind::Video => video.merge(&stream.counters()),
-                MediaKind::Audio => audio.merge(&stream.counters()),
-            }
+            sums[stream.kind as usize].merge(&stream.counters());
         }
-        (video, audio)
+        (sums[MediaKind::Video as usize], sums[MediaKind::Audio as usize])
     }
 
     /// Reports of all streams, closed ones first, but for those that are left out.
