@@ -362,6 +362,8 @@ impl Connection {
             return Poll::Pending;
         };
         let Poll::Ready(item) = Pin::new(socket).poll_next(cx) else {
+            // What a join made of it is not needed again.
+            self.updates.shrink_to_fit();
             // The new one has to be told who waits for it.
             return if self.renew(cx) { self.read(cx) } else { Poll::Pending };
         };

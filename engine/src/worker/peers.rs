@@ -18,6 +18,9 @@ use crate::recorder::PeerRecorder;
 use crate::timer::TimerState;
 use crate::{EngineEvent, PeerCommand, PeerId, PeerNotice, PeerRow};
 
+/// Room that is made for peers at a time, at least.
+const SLOTS_MIN: usize = 16;
+
 impl Worker {
     pub(super) fn add(&mut self, clock: Clock, new: NewPeer) {
         let NewPeer { id, label, role, cohort, socket, beside } = new;
@@ -61,6 +64,11 @@ impl Worker {
                 sends_by: None,
             };
             self.connecting += 1;
+            let peers = self.slots.len();
+            if peers == self.slots.capacity() {
+                // By a quarter: a slot has a kilobyte.
+                self.slots.reserve_exact((peers / 4).max(SLOTS_MIN));
+            }
             let key = self.slots.insert(slot);
             self.rows.there_are(self.slots.len());
             if let Some(socket) = socket {
