@@ -829,6 +829,10 @@ impl Taken {
 
     fn track(&mut self, index: usize) -> &mut Track {
         if self.tracks.len() <= index {
+            if index >= self.tracks.capacity() {
+                // By an eighth: in a room of many everybody has one for each.
+                self.tracks.reserve_exact(index + 1 + index / 8 - self.tracks.len());
+            }
             self.tracks.resize_with(index + 1, || None);
         }
         self.tracks[index].get_or_insert_default()
