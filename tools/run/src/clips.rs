@@ -58,7 +58,7 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
     let backup = match backup {
         Some((spec, codec)) => {
             let mut layers = built_in(spec.resolution, codec)?;
-            if spec.single_layer {
+            if spec.single_layer || is_never_asked_for(&layers) {
                 layers.drain(..layers.len() - 1);
             }
             layers
@@ -70,12 +70,17 @@ pub(crate) fn open(scenario: &Scenario, notices: &mut Vec<String>) -> Result<Cli
         Some(codec) => builtin::screen_share(codec).map_err(Failure::other)?,
         None => Vec::new(),
     };
-    // Of two layers livekit-server 1.13.5 asks for none: it looks for the third
-    // (pkg/sfu/buffer/videolayerutils.go, `GetVideoQualityForSpatialLayer`).
+    // It has two.
     let screen_backup = screen_backup.into_iter().next_back().map(Arc::new);
     let sound = scenario.screen.is_some() && scenario.shape.screen_share_audio;
     let screen_audio = sound.then(|| audio_clip(None)).transpose()?;
     Ok(Clips { video, more_video, audio, backup, screen, screen_backup, screen_audio })
+}
+
+/// Of a backup of two layers livekit-server 1.13.5 asks for none: it looks for the third
+/// (pkg/sfu/buffer/videolayerutils.go, `GetVideoQualityForSpatialLayer`).
+fn is_never_asked_for(backup: &[Arc<MediaClip>]) -> bool {
+    backup.len() == 2
 }
 
 /// Refuses files of H.265 in a profile that the embedded SFU does not have.

@@ -161,9 +161,9 @@ mod tests {
             assert_eq!(heights(&["--video-codec", codec]), (both(), vec![]), "{codec}");
         }
         for codec in ["vp9", "h265"] {
-            assert_eq!(heights(&["--video-codec", codec]), (both(), both()), "{codec}");
+            assert_eq!(heights(&["--video-codec", codec]), (both(), vec![360]), "{codec}");
         }
-        assert_eq!(heights(&["--video-codec=av1"]), (vec![360], both()));
+        assert_eq!(heights(&["--video-codec=av1"]), (vec![360], vec![360]));
         assert_eq!(heights(&["--no-simulcast"]), (vec![360], vec![]));
         let args = ["--publish-resolution=360p", "--video-codec=vp9", "--scalability-mode=L1T3"];
         let error = scenario(&args).unwrap_err().to_string();

@@ -208,9 +208,12 @@ fn shared_screens_are_tracks_of_their_own() {
 #[test]
 fn who_lacks_a_codec_gets_the_backup() {
     let _alone = alone();
-    for signal in ["--signal=v0", "--signal=v1"] {
+    for (signal, size) in
+        [("--signal=v0", "720p"), ("--signal=v1", "720p"), ("--signal=v1", "360p")]
+    {
         let args = ["--video-publishers=1", "--audio-publishers=0", "--subscribers=5", signal];
-        let more = ["--video-codec=vp9", "--subscribe-codecs=vp8,h264", "--duration=8s"];
+        let size = format!("--publish-resolution={size}");
+        let more = ["--video-codec=vp9", "--subscribe-codecs=vp8,h264", "--duration=8s", &size];
         let Some(ended) = real(&[&args[..], &more].concat()) else { return };
         assert_eq!(ended.number("/join/joined"), 6.0, "{signal}");
         assert_eq!(ended.number("/publish/tracks"), 2.0, "{signal}: the track and its backup");
