@@ -375,6 +375,7 @@ impl Connection {
             // The server answers in JSON only to clients that speak it.
             Some(Ok(message @ (Message::Text(_) | Message::Frame(_)))) => {
                 self.session.handle_malformed(now(), message.len());
+                self.grown |= message.len() > LARGE_MESSAGE_BYTES;
             }
             // tungstenite has queued the pong.
             Some(Ok(Message::Ping(_))) => self.needs_flush = true,

@@ -519,7 +519,6 @@ impl Session {
             return self.end(EndReason::PingTimeout);
         }
         if now >= ping.next {
-            // So long after the join the negotiation has mostly come to rest.
             self.descriptions.pack();
             self.send_ping(now, ping);
         }

@@ -9,8 +9,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Longest header of a frame: lengths of eight bytes, and a mask (RFC 6455 §5.2).
 const HEADER_BYTES_MAX: usize = 14;
-/// What the answer to an upgrade ends with.
-const ANSWER_END: [u8; 4] = *b"\r\n\r\n";
 
 /// A byte stream whose frames are followed as they are read, from the answer to its upgrade on.
 #[derive(Debug)]
@@ -23,8 +21,8 @@ pub(super) struct Framed<S> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the end of the answer: so much of [`ANSWER_END`] came last.
-    Answer(usize),
+    /// Before the end of the answer, an empty line: whether there is nothing in this line yet.
+    Answer(bool),
     /// Such a header began, and has so many bytes so far.
     Header([u8; HEADER_BYTES_MAX], usize),
     /// So much of a frame's payload is to come.
@@ -35,7 +33,7 @@ const NO_HEADER: Place = Place::Header([0; HEADER_BYTES_MAX], 0);
 
 impl<S> Framed<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, place: Place::Answer(0), fragmented: false }
+        Self { stream, place: Place::Answer(false), fragmented: false }
     }
 
     pub(super) fn get_ref(&self) -> &S {
@@ -50,14 +48,14 @@ impl<S> Framed<S> {
     fn follow(&mut self, mut bytes: &[u8]) {
         while let Some((&first, rest)) = bytes.split_first() {
             match &mut self.place {
-                Place::Answer(matched) => {
+                Place::Answer(empty) => {
                     bytes = rest;
-                    *matched = match ANSWER_END[*matched] == first {
-                        true => *matched + 1,
-                        false => usize::from(ANSWER_END[0] == first),
-                    };
-                    if *matched == ANSWER_END.len() {
-                        self.place = NO_HEADER;
+                    match first {
+                        b'\n' if *empty => self.place = NO_HEADER,
+                        b'\n' => *empty = true,
+                        // Some end lines without it (RFC 9112 §2.2).
+                        b'\r' => {}
+                        _ => *empty = false,
                     }
                 }
                 Place::Header(header, len) => {
@@ -154,6 +152,13 @@ mod tests {
             found.extend(framed.is_between_messages().then_some(at));
         }
         found
+    }
+
+    #[test]
+    fn an_answer_ends_with_an_empty_line_however_lines_end() {
+        for answer in ["HTTP/1.1 101 S\r\nX: y\r\n\r\n", "HTTP/1.1 101 S\nX: y\n\n"] {
+            assert_eq!(boundaries(&[answer.into()], 1), [answer.len()], "{answer:?}");
+        }
     }
 
     #[test]

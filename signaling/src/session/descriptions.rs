@@ -19,6 +19,8 @@ pub(super) struct Descriptions {
     /// Of whoever offers, and of whoever answers; empty while they are packed.
     texts: [Box<str>; 2],
     packed: Option<Packed>,
+    /// Since they were to be packed last.
+    changed: bool,
 }
 
 /// Offer and answer as one deflated text.
@@ -48,17 +50,19 @@ impl Packed {
 
 impl Descriptions {
     pub(super) fn new(offer: String) -> Self {
-        Self { texts: [offer.into(), Box::default()], packed: None }
+        Self { texts: [offer.into(), Box::default()], packed: None, changed: false }
     }
 
     pub(super) fn set_offer(&mut self, sdp: &str) {
         self.unpack();
         self.texts[0] = sdp.into();
+        self.changed = true;
     }
 
     pub(super) fn set_answer(&mut self, sdp: &str) {
         self.unpack();
         self.texts[1] = sdp.into();
+        self.changed = true;
     }
 
     /// Offer and answer; empty where there was none.
@@ -67,9 +71,11 @@ impl Descriptions {
         &self.texts
     }
 
-    /// They will not be asked for soon.
+    /// Some time has passed. They are packed if nothing was negotiated in it.
     pub(super) fn pack(&mut self) {
-        if self.texts.iter().map(|text| text.len()).sum::<usize>() < PACKED_FROM_BYTES {
+        if std::mem::take(&mut self.changed)
+            || self.texts.iter().map(|text| text.len()).sum::<usize>() < PACKED_FROM_BYTES
+        {
             return;
         }
         self.packed = Packed::new(&self.texts);
@@ -101,6 +107,8 @@ mod tests {
         assert!(descriptions.packed.is_none(), "nothing was negotiated");
         descriptions.set_offer(&offer);
         descriptions.set_answer(&answer);
+        descriptions.pack();
+        assert!(descriptions.packed.is_none(), "just negotiated");
         descriptions.pack();
         let packed = descriptions.packed.as_ref().map(|packed| packed.bytes.len());
         assert!(packed.is_some_and(|bytes| bytes * 6 < offer.len() + answer.len()), "{packed:?}");
