@@ -38,7 +38,7 @@ impl Peer {
     }
 
     /// The connection is over: no media follows its end.
-    fn end(&mut self, failure: MediaFailure) {
+    pub(super) fn end(&mut self, failure: MediaFailure) {
         if let Some(publishing) = &mut self.publishing {
             publishing.end();
         }

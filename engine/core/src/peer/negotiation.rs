@@ -147,7 +147,7 @@ impl Peer {
         if let NegotiateError::Apply { reason, .. } = error {
             self.transport.errors += 1;
             if !self.rtc.is_alive() {
-                self.disconnect(MediaFailure::Broke { reason: reason.clone() });
+                self.end(MediaFailure::Broke { reason: reason.clone() });
             }
         }
     }

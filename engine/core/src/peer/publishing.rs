@@ -189,6 +189,7 @@ impl Publishing {
     pub(super) fn end(&mut self) {
         self.ended = true;
         self.tracks.iter_mut().for_each(|track| track.schedule = None);
+        // Nobody is left to get them.
         self.resends.clear();
     }
 

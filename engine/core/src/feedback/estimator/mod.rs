@@ -75,7 +75,7 @@ impl Estimator {
 
     /// Takes a packet that arrived now: `sent` is its abs-send-time (24 bits, 2⁻¹⁸ s), `bytes` its
     /// payload, padding included. Gives the estimate in bits a second when it is due: every 200 to
-    /// 1,000 ms by the rate, and at once on overuse.
+    /// 1,000 ms by the rate, and at once on overuse and by a probe.
     ///
     /// What most packets do not need is in functions of its own.
     #[inline]

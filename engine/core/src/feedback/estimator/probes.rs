@@ -10,6 +10,9 @@ pub(super) const LENGTH_MS: i64 = 2_000;
 const CLUSTER_MIN: u32 = 4;
 /// Clusters after which it begins anew (libwebrtc `kExpectedNumberOfProbes`).
 const CLUSTERS_MAX: usize = 3;
+/// Most clusters kept where each raises the estimate, so that it does not begin anew; at the maximum it
+/// does.
+const CLUSTERS_KEPT_MAX: usize = 16;
 /// How far from their mean a distance is another cluster's (libwebrtc `IsWithinClusterBounds`).
 const OFF_MEAN_US_MIN: i64 = 2_500;
 /// More than half of the distances are no shorter (libwebrtc `kMinClusterDelta`).
@@ -52,6 +55,9 @@ impl Probes {
         let sent_us = ((i64::from(sent) * 1_000) >> 18) * 1_000;
         if let Some(before) = self.before.replace((sent_us, arrived_us)) {
             self.distance(sent_us - before.0, arrived_us - before.1, bytes);
+        }
+        if self.ended.len() >= CLUSTERS_KEPT_MAX {
+            *self = Self::default();
         }
         let current = Some(self.current).filter(Cluster::is_whole);
         let clusters = self.ended.iter().copied().chain(current);
