@@ -44,6 +44,7 @@ pub struct MediaPacket<'a> {
 /// laid out in the order in which packets need them, what only frames need behind.
 #[derive(Debug)]
 #[repr(C)]
+#[allow(clippy::box_collection, reason = "a pointer in each stream, and the queue in few")]
 pub struct StreamLedger {
     codec: Option<Codec>,
     muted: bool,
