@@ -375,7 +375,7 @@ library_benchmark_group!(
     name = sending_sfu,
     benchmarks = [send_media, send_small, hear_estimates, join]
 );
-#[library_benchmark(config = at_most(100, RUN as u64 * RING_SOCKETS as u64))]
+#[library_benchmark(config = at_most(83, RUN as u64 * RING_SOCKETS as u64))]
 #[bench::runs_of_seven(args = (RING_SOCKETS,), setup = filled_ring)]
 fn ring_drain(mut ring: FilledRing) -> FilledRing {
     let bytes = ring.drain(BATCH);
