@@ -23,6 +23,7 @@ mod sequence_tests;
 mod silence;
 mod stream;
 
+pub use arrived::WINDOW_PACKETS;
 pub use frame::{FinishedFrame, FrameLedger, OPEN_FRAMES_MAX, SKIPS_MAX};
 pub use freeze::FreezeDetector;
 pub use jitter::JitterMeter;
@@ -31,8 +32,6 @@ pub use latency::{
 };
 pub use packet::FramePacket;
 pub use picture::PictureSize;
-pub use sequence::{
-    GAPS_MAX, LOWER_PACKETS_MAX, Placement, Receipt, SequenceLedger, Via, WINDOW_PACKETS,
-};
+pub use sequence::{GAPS_MAX, LOWER_PACKETS_MAX, Placement, Receipt, SequenceLedger, Via};
 pub use silence::is_server_made;
 pub use stream::{MediaPacket, StreamLedger};

@@ -3,13 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::arrived::Arrived;
+use super::arrived::{Arrived, WINDOW_PACKETS};
 use crate::PacketCounters;
 
-/// Sequence numbers behind the highest one of which it is remembered whether they arrived. What
-/// arrives from further behind can't be told from a duplicate and counts in
-/// [`PacketCounters::stale`] only. At 1,000 packets a second this is two seconds.
-pub const WINDOW_PACKETS: u64 = 2_048;
 /// Most runs of missing sequence numbers whose deadline has not passed. At the maximum the oldest
 /// run is given up early: what then arrives of it counts as late.
 pub const GAPS_MAX: usize = 512;
