@@ -132,6 +132,9 @@ counters! {
         /// Messages of clients' data channels dropped because too many waited for the signalling
         /// thread.
         messages_dropped: u64 = Messages, Lower;
+        /// Datagrams of clients that were joining, dropped because too many waited for the worker to have
+        /// time for them. ICE and DTLS repeat theirs, so the join took longer.
+        joins_dropped: u64 = Packets, Lower;
         /// Packets not sent because the queue of packets held back was full; among the tracks'
         /// `dropped`.
         delay_queue_full: u64 = Packets, Lower;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "for benchmarks, which may panic")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -57,6 +57,18 @@ const RUN_PACKETS_MAX: usize = 64;
 const RUN_BYTES_MAX: usize = 10_000;
 /// The id by which clients know the capture time.
 const CAPTURE_TIME_ID: u8 = 9;
+
+thread_local! {
+    /// The time by the worker's clock, and by how much it goes on each time it is looked at.
+    static TIME: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}
+
+/// The worker's clock.
+fn look_at_the_clock() -> Instant {
+    let (now, step) = TIME.get().unwrap_or_else(|| (Instant::now(), Duration::ZERO));
+    TIME.set(Some((now + step, step)));
+    now
+}
 
 /// What the worker sent: kept while clients listen, else written over and counted.
 #[derive(Default)]
@@ -227,6 +239,31 @@ fn worker_wakes(worker: &mut Worker) {
     worker.wake_due_peers();
 }
 
+#[inline(never)]
+fn worker_joins(worker: &mut Worker) {
+    worker.join(false);
+}
+
+fn key(index: u16) -> PeerKey {
+    PeerKey(index.into())
+}
+
+/// Adds a subscriber of the track.
+fn adding(index: u16) -> Command {
+    let label = PeerLabel { room: "room".into(), identity: format!("viewer-{index}").into() };
+    let track = TrackOffer {
+        track: TRACK,
+        sid: "TR_1".into(),
+        publisher_sid: "PA_1".into(),
+        kind: MediaKind::Video,
+        home: HOME,
+        wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
+        choice: false,
+    };
+    let (role, tracks) = (Role::Subscriber, vec![track]);
+    Command::AddPeer { peer: key(index), role, label, tracks, allow_pause: false }
+}
+
 /// A worker and subscribers of one VP8 track that are connected to it.
 pub struct FanOut {
     worker: Worker,
@@ -255,6 +292,7 @@ impl FanOut {
     /// The same, with this crypto on both sides.
     pub fn with_crypto(subscribers: u16, crypto: CryptoProvider) -> Self {
         let now = Instant::now();
+        TIME.set(Some((now, Duration::ZERO)));
         let (events_out, events) = mpsc::channel(64);
         // Only for its waker, which nothing else can make.
         let backend = stampede_udp::open(BackendChoice::Mmsg, BackendLimits::default());
@@ -276,7 +314,7 @@ impl FanOut {
             drop_data: (0.0, 0),
         };
         let mut new = Self {
-            worker: Worker::new(parts, now),
+            worker: Worker::new(parts, look_at_the_clock),
             now,
             handle,
             address,
@@ -299,24 +337,28 @@ impl FanOut {
     }
 
     fn join_one(&mut self, index: u16) {
-        let key = PeerKey(index.into());
-        let label = PeerLabel { room: "room".into(), identity: format!("viewer-{index}").into() };
-        let track = TrackOffer {
-            track: TRACK,
-            sid: "TR_1".into(),
-            publisher_sid: "PA_1".into(),
-            kind: MediaKind::Video,
-            home: HOME,
-            wanted: Wanted { limit: 2, pictures_per_s: 0, paused: false },
-            choice: false,
-        };
-        let role = Role::Subscriber;
-        let tracks = vec![track];
-        let command = Command::AddPeer { peer: key, role, label, tracks, allow_pause: false };
-        worker_carries_out(&mut self.worker, command);
+        worker_carries_out(&mut self.worker, adding(index));
         let Ok(Event::Offer { id, sdp, .. }) = self.events.try_recv() else {
             panic!("no offer");
         };
+        let answer = self.answer(index, id, sdp);
+        worker_carries_out(&mut self.worker, answer);
+        let mut connected = false;
+        for _ in 0..ROUNDS_MAX {
+            self.exchange();
+            while let Ok(event) = self.events.try_recv() {
+                connected |= matches!(event, Event::Connected { peer } if peer == key(index));
+            }
+            if connected && self.clients[usize::from(index)].connected {
+                return;
+            }
+            self.pass(ROUND);
+        }
+        panic!("subscriber {index} is not connected after {ROUNDS_MAX} rounds");
+    }
+
+    /// The next client answers the offer that it got.
+    fn answer(&mut self, index: u16, id: u32, offer: String) -> Command {
         let mut rtc = Rtc::builder()
             .set_crypto_provider(self.crypto.clone())
             .set_rtp_mode(true)
@@ -325,10 +367,8 @@ impl FanOut {
             .build(self.now);
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
-        let parsed = SdpOffer::from_sdp_string(&sdp).unwrap();
-        let offer = sdp;
+        let parsed = SdpOffer::from_sdp_string(&offer).unwrap();
         let sdp = rtc.sdp_api().accept_offer(parsed).unwrap().to_sdp_string();
-        worker_carries_out(&mut self.worker, Command::Answer { peer: key, id, sdp });
         self.clients.push(Client {
             rtc,
             address,
@@ -339,30 +379,23 @@ impl FanOut {
             ssrc: Ssrc::from(0),
             offer,
         });
-        let mut connected = false;
-        for _ in 0..ROUNDS_MAX {
-            self.exchange();
-            while let Ok(event) = self.events.try_recv() {
-                connected |= matches!(event, Event::Connected { peer } if peer == key);
-            }
-            if connected && self.clients[usize::from(index)].connected {
-                return;
-            }
-            self.pass(ROUND);
-        }
-        panic!("subscriber {index} is not connected after {ROUNDS_MAX} rounds");
+        Command::Answer { peer: key(index), id, sdp }
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now += time;
-        self.worker.begin_turn(self.now);
+        self.set_now(self.now + time);
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        self.now = now;
+        TIME.set(Some((now, Duration::ZERO)));
+        self.worker.begin_turn(now);
     }
 
     /// Lets everybody have what the others have sent.
     fn exchange(&mut self) {
         let now = self.now;
-        // Forwarding has looked at the clock.
-        self.worker.begin_turn(now);
+        self.set_now(now);
         for client in &mut self.clients {
             client.rtc.handle_input(Input::Timeout(now)).unwrap();
             for datagram in client.poll() {
@@ -370,6 +403,7 @@ impl FanOut {
             }
         }
         worker_wakes(&mut self.worker);
+        worker_joins(&mut self.worker);
         let kept = std::mem::take(&mut self.wire.borrow_mut().kept);
         for (destination, bytes) in kept {
             let to = self.clients.iter_mut().find(|client| client.address == destination);
@@ -384,6 +418,7 @@ impl FanOut {
                 worker_takes(&mut self.worker, client.address, &datagram);
             }
         }
+        worker_joins(&mut self.worker);
     }
 
     /// A frame of the publisher's, which comes so much later than the one before.
@@ -426,10 +461,9 @@ impl FanOut {
     /// The worker's turn with one frame of those that were published; false if there was none.
     pub fn forward(&mut self) -> bool {
         let Some(batch) = self.coming.pop_front() else { return false };
-        self.now = batch.packets[0].numbers.arrived_at;
-        self.worker.begin_turn(self.now);
+        self.set_now(batch.packets[0].numbers.arrived_at);
         assert!(self.handle.try_media(batch));
-        self.worker.forward();
+        while self.worker.forward() {}
         true
     }
 

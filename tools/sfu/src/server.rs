@@ -321,7 +321,7 @@ fn open_worker(
         drop_data: (faults.drop_data, options.seed.wrapping_add(index as u64)),
         withhold_keyframes: faults.withhold_keyframes,
     };
-    let worker = Worker::new(parts, Instant::now());
+    let worker = Worker::new(parts, Instant::now);
     Ok((worker, handle, report))
 }
 

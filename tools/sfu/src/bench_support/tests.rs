@@ -256,6 +256,148 @@ fn a_frame_leaves_in_as_few_runs_as_their_bytes_allow() {
     room.check();
 }
 
+/// By how much the worker's clock goes on each time it is looked at, where it does.
+const STEP: Duration = Duration::from_millis(1);
+
+impl FanOut {
+    /// From here on time passes while the worker works.
+    fn let_time_pass(&mut self) {
+        TIME.set(Some((self.now, STEP)));
+    }
+
+    /// One turn of the worker's. Whether there is still media to forward behind it.
+    fn turn(&mut self) -> bool {
+        self.worker.begin_turn(look_at_the_clock());
+        assert!(!self.worker.turn());
+        self.now = look_at_the_clock();
+        self.worker.has_media()
+    }
+
+    /// Whether the worker has said or sent something for a handshake since it was last heard.
+    fn has_gone_on_with_joins(&self, viewers: u16) -> bool {
+        let joining = self.clients[usize::from(viewers)..].iter().filter(|it| !it.connected);
+        let joining: Vec<SocketAddr> = joining.map(|client| client.address).collect();
+        let kept = &self.wire.borrow().kept;
+        let mut handshakes = kept.iter().filter(|(_, bytes)| Class::of(bytes) == Class::Other);
+        !self.events.is_empty() || handshakes.any(|(to, _)| joining.contains(to))
+    }
+
+    /// Lets clients have what the worker has sent, and it what they answer; and who was offered
+    /// something answers. How many of them are connected since the last call.
+    fn hand_over(&mut self) -> usize {
+        let now = self.now;
+        let mut connected = 0;
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Offer { id, sdp, .. } => {
+                    let answer = self.answer(self.clients.len() as u16, id, sdp);
+                    self.handle.command(answer);
+                }
+                Event::Connected { .. } => connected += 1,
+                _ => {}
+            }
+        }
+        let kept = std::mem::take(&mut self.wire.borrow_mut().kept);
+        for (to, bytes) in kept {
+            let client = self.clients.iter_mut().find(|client| client.address == to).unwrap();
+            let receive = Receive::new(Protocol::Udp, self.address, to, &bytes).unwrap();
+            client.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+            for datagram in client.poll() {
+                self.worker.take_datagram(client.address, &datagram);
+            }
+        }
+        for client in &mut self.clients {
+            client.rtc.handle_input(Input::Timeout(now)).unwrap();
+            for datagram in client.poll() {
+                self.worker.take_datagram(client.address, &datagram);
+            }
+        }
+        connected
+    }
+
+    /// A frame of the publisher's comes now.
+    fn frame_comes(&mut self, frame: u32) {
+        self.publish(&[true, false].map(|first| payload(first, PAYLOAD_BYTES)), frame, FRAME);
+        assert!(self.handle.try_media(self.coming.pop_front().unwrap()));
+    }
+
+    /// Viewers that have had a first frame, and so many who are about to join. From here on time passes.
+    fn with_joiners(viewers: u16, joiners: u16) -> Self {
+        let mut room = Self::new(viewers);
+        room.frame_comes(1);
+        while room.worker.forward() {}
+        room.hand_over();
+        (viewers..viewers + joiners).for_each(|index| room.handle.command(adding(index)));
+        room.let_time_pass();
+        room
+    }
+}
+
+/// More viewers than have their turn in one slice of media, by this clock.
+const SEVERAL_SLICES: u16 = 100;
+
+#[test]
+fn media_that_has_come_goes_to_everybody_before_anything_is_done_for_who_joins() {
+    let mut room = FanOut::with_joiners(SEVERAL_SLICES, 3);
+    let (mut connected, mut held_back) = (0, 0);
+    for frame in 2.. {
+        assert!(frame < 1_000, "{connected} are connected");
+        // Commands and handshakes wait, and find that a frame has come.
+        room.frame_comes(frame);
+        while room.turn() {
+            assert!(!room.has_gone_on_with_joins(SEVERAL_SLICES), "in frame {frame}");
+            held_back += 1;
+        }
+        connected += room.hand_over();
+        if connected == 3 {
+            break;
+        }
+    }
+    assert!(held_back > 3, "{held_back}");
+    room.turn();
+    room.hand_over();
+    for client in &room.clients[..usize::from(SEVERAL_SLICES)] {
+        assert_eq!(client.packets, room.packets);
+    }
+}
+
+#[test]
+fn many_who_join_at_once_are_no_more_than_a_moment_for_media() {
+    let mut room = FanOut::with_joiners(1, 30);
+    let mut offers = 0;
+    for turn in 1.. {
+        let began = room.now;
+        assert!(!room.turn());
+        // A slice, and looks at the clock around it.
+        assert!(room.now - began <= Duration::from_millis(2) + 4 * STEP, "turn {turn}");
+        while let Ok(event) = room.events.try_recv() {
+            offers += usize::from(matches!(event, Event::Offer { .. }));
+        }
+        if offers == 30 {
+            assert!(turn > 10, "{turn}");
+            return;
+        }
+        assert!(turn < 100, "{offers} of 30");
+    }
+}
+
+#[test]
+fn who_joins_is_not_starved_by_media_without_end() {
+    let mut room = FanOut::with_joiners(SEVERAL_SLICES, 3);
+    let began = room.now;
+    let mut connected = 0;
+    for frame in 2.. {
+        // Always the next one comes before everybody has had the last one.
+        room.frame_comes(frame);
+        assert!(room.turn(), "frame {frame} is through");
+        connected += room.hand_over();
+        if connected == 3 {
+            return;
+        }
+        assert!(room.now - began < Duration::from_secs(5), "{connected} of 3 are connected");
+    }
+}
+
 #[test]
 fn aes_128_cm_hmac_sha1_80() {
     packets_repairs_and_reports(&CM_SHA1);

@@ -11,7 +11,8 @@ use super::packet::MediaBatch;
 use crate::ledger::{CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 
 /// Commands waiting for one worker at most. The signalling thread waits when it is full; a worker
-/// empties it every few milliseconds and never waits for signalling, so this can't deadlock.
+/// always goes on with them, though media comes first, and never waits for signalling, so this can't
+/// deadlock.
 const COMMANDS_MAX: usize = 65_536;
 
 /// Media batches from other workers waiting for one worker at most; more are dropped and counted
@@ -123,6 +124,11 @@ impl Inbox {
     /// Whether neither commands nor media wait.
     pub(crate) fn is_empty(&self) -> bool {
         self.commands.is_empty() && self.media.is_empty()
+    }
+
+    /// Whether commands wait.
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
     }
 
     /// The next command.

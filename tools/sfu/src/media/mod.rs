@@ -23,6 +23,7 @@ pub(crate) mod handle;
 pub(crate) mod ice;
 pub(crate) mod incoming;
 pub(crate) mod ingest;
+pub(crate) mod joins;
 pub(crate) mod layers;
 pub(crate) mod message;
 pub(crate) mod offers;

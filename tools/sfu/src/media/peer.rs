@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     state: State,
     /// The earliest deadline in the timers.
     scheduled: Option<Instant>,
+    /// It waits to be woken.
+    waits: bool,
     channels: Vec<(ChannelId, String)>,
     /// Which of the client's packets are dropped on arrival.
     upstream_loss: Option<Loss>,
@@ -107,8 +109,8 @@ struct Outgoing {
     srtp: Option<Box<Srtp>>,
     /// What is done to its packets on purpose.
     impair: Option<Box<Impairment>>,
-    /// Number of the last share that was sent to it.
-    share: u64,
+    /// Number of the last round in which it had its turn.
+    round: u64,
     /// Sending times count from here.
     began: Instant,
     /// What was sent to it, if packets have transport-wide numbers.
@@ -168,6 +170,7 @@ impl Peer {
             addresses: Addresses::default(),
             state: State::Connecting,
             scheduled: None,
+            waits: false,
             channels: Vec::new(),
             upstream_loss,
             incoming: Incoming::default(),
@@ -175,7 +178,7 @@ impl Peer {
                 keys,
                 srtp: None,
                 impair,
-                share: 0,
+                round: 0,
                 began: now,
                 log,
                 reports_at: None,
@@ -282,6 +285,11 @@ impl Peer {
     /// The connection, to look at.
     pub(crate) fn rtc(&self) -> &Rtc {
         &self.rtc
+    }
+
+    /// Whether ICE or DTLS are not done, so that what comes of it is nobody's media.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.state == State::Connecting
     }
 
     /// Whether ICE and DTLS are up, so that media can be sent.
@@ -396,6 +404,16 @@ impl Peer {
         due
     }
 
+    /// It is to be woken once there is time for it. Whether that is new.
+    pub(crate) fn begin_waiting(&mut self) -> bool {
+        !std::mem::replace(&mut self.waits, true)
+    }
+
+    /// It is woken.
+    pub(crate) fn end_waiting(&mut self) {
+        self.waits = false;
+    }
+
     /// Whether ICE was restarted and the client has checked nothing for too long.
     pub(crate) fn restart_timed_out(&self, now: Instant) -> bool {
         self.way.deadline().is_some_and(|deadline| now >= deadline)
@@ -432,6 +450,15 @@ impl Peer {
             Negotiation::Offers(offers) => offers.want(now),
             Negotiation::Answers(answers) => answers.want(now),
         }
+    }
+
+    /// Whether the client may have to be told something now.
+    pub(crate) fn has_to_negotiate(&self, now: Instant) -> bool {
+        let next = match &self.negotiation {
+            Negotiation::Offers(offers) => offers.next(),
+            Negotiation::Answers(answers) => answers.next(),
+        };
+        next.is_some_and(|at| at <= now)
     }
 
     /// What the client is to be told now, if anything, together with the ledger rows of
@@ -535,9 +562,9 @@ impl Peer {
         matches!(channel.write(true, payload), Ok(true))
     }
 
-    /// Whether this share of the worker's, which are numbered upwards, has not been sent to it.
-    pub(crate) fn begin_share(&mut self, share: u64) -> bool {
-        std::mem::replace(&mut self.outgoing.share, share) != share
+    /// Whether it has not had its turn in this round of the worker's, which are numbered upwards.
+    pub(crate) fn begin_round(&mut self, round: u64) -> bool {
+        std::mem::replace(&mut self.outgoing.round, round) != round
     }
 
     /// Its subscriptions with its way out, at `sent_at` by the clock, and its connection; `None` while

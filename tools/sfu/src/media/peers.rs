@@ -1,17 +1,14 @@
 //! The peers of one worker, and whose a datagram is.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::endpoint::Endpoint;
 use super::message::PeerKey;
 use super::peer::Peer;
 use super::stun;
-
-/// How long a peer that is not connected counts as joining.
-const JOINING: Duration = Duration::from_secs(15);
 
 /// Peers by index, key and address.
 #[derive(Default)]
@@ -21,20 +18,15 @@ pub(crate) struct PeerTable {
     by_key: FxHashMap<PeerKey, usize>,
     by_ufrag: FxHashMap<String, usize>,
     by_address: FxHashMap<Endpoint, usize>,
-    /// Peers that are not connected yet, and when the last one was added.
-    joining: FxHashSet<usize>,
-    last_join: Option<Instant>,
 }
 
 impl PeerTable {
-    /// Adds a peer, which is joining; its index.
-    pub(crate) fn insert(&mut self, mut peer: Peer, now: Instant) -> usize {
+    /// Adds a peer; its index.
+    pub(crate) fn insert(&mut self, mut peer: Peer) -> usize {
         let (key, ufrag) = (peer.key(), peer.local_ufrag());
         let index = self.peers.insert(Box::new(peer));
         self.by_key.insert(key, index);
         self.add_ufrag(index, ufrag);
-        self.joining.insert(index);
-        self.last_join = Some(now);
         index
     }
 
@@ -51,7 +43,6 @@ impl PeerTable {
     /// Takes a peer out. It is heard no more.
     pub(crate) fn remove(&mut self, index: usize) -> Option<Box<Peer>> {
         let mut peer = self.peers.try_remove(index)?;
-        self.joining.remove(&index);
         self.by_key.remove(&peer.key());
         for ufrag in peer.ufrags().iter() {
             self.by_ufrag.remove(ufrag);
@@ -127,19 +118,6 @@ impl PeerTable {
         if let Some(forgotten) = forgotten {
             forget_address(&mut self.by_address, index, forgotten);
         }
-    }
-
-    /// A peer is connected: it is no longer joining.
-    pub(crate) fn connected(&mut self, index: usize, now: Instant) -> Option<&mut Peer> {
-        self.joining.remove(&index);
-        let peer = self.get_mut(index)?;
-        peer.set_connected(now);
-        Some(peer)
-    }
-
-    /// Whether anybody waits for a handshake.
-    pub(crate) fn is_joining(&self, now: Instant) -> bool {
-        !self.joining.is_empty() && self.last_join.is_some_and(|at| now < at + JOINING)
     }
 }
 

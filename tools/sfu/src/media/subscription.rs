@@ -45,6 +45,8 @@ enum Negotiation {
 pub(crate) struct Subscription {
     /// Index of the track on this worker.
     track: usize,
+    /// The number of the track's packet that it gets next, if that is kept still.
+    next: u64,
     /// The room it was made in.
     room: Arc<str>,
     offer: TrackOffer,
@@ -127,6 +129,7 @@ impl Subscription {
         };
         Self {
             track,
+            next: 0,
             room,
             offer,
             negotiation: Negotiation::New,
@@ -268,6 +271,7 @@ impl Subscription {
     pub(crate) fn switch(&mut self, track: usize, key: TrackKey) {
         self.stop();
         self.track = track;
+        self.next = 0;
         self.offer.track = key;
         self.format = None;
     }
@@ -342,7 +346,7 @@ impl Subscription {
         self.negotiation == Negotiation::Active && self.ssrc == ssrc
     }
 
-    /// Sends the packets of the track's share. Whether the first of its SSRC is among them.
+    /// Sends what has come of the track and was not sent to it. Whether the first of its SSRC is among them.
     pub(crate) fn send(&mut self, egress: &mut Egress<'_>, rtc: &Rtc, track: &mut Track) -> bool {
         if self.negotiation != Negotiation::Active
             || self.removed
@@ -356,8 +360,9 @@ impl Subscription {
         let Some(wanted) = track.choice(self.limit()) else { return false };
         let sent_before = self.sent.packets;
         self.temporal = track.temporal(wanted, self.offer.wanted.pictures_per_s);
-        let (packets, layout) = track.share(&format.extensions);
-        for (place, packet) in packets.iter().enumerate() {
+        let (packets, layout, next) = track.due(self.next, &format.extensions);
+        self.next = next;
+        for (place, packet) in packets {
             if let Some((numbers, marker)) = self.number(packet, wanted) {
                 let block = layout.block(place);
                 self.send_packet(egress, &format, (packet, marker), &numbers, block);

@@ -18,6 +18,9 @@ use super::source::Source;
 /// Keyframes are asked for at most this often a layer.
 const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 
+/// Packets of a track that a subscriber gets in one round, most.
+const ROUND_PACKETS_MAX: usize = 64;
+
 /// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
 const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
 
@@ -35,17 +38,23 @@ pub(crate) struct Track {
     activity: LayerActivity,
     /// What its layers take; of video alone.
     rates: Rates,
-    /// The layer to forward under each limit, as of this share.
+    /// The layer to forward under each limit, as of this slice.
     choices: [Option<u8>; LAYERS_MAX],
     /// Indices of subscribed peers of this worker.
     subscribers: Vec<usize>,
-    /// Packets that arrived and were not forwarded yet.
+    /// Place of the one whose turn is next in the round under way.
+    next_subscriber: usize,
+    /// Packets that arrived and that not everybody has got yet.
     burst: Vec<MediaPacket>,
+    /// Number of the first of them, counted from the first that ever came.
+    burst_begin: u64,
     /// How many of them, the first ones, were passed to other workers.
     burst_shared: usize,
-    /// How many of them, the first ones, are sent now.
-    share: usize,
-    /// Their extensions.
+    /// How many of them, the first ones, may be sent now.
+    ready: usize,
+    /// How many of them, the first ones, everybody has when the round under way is over.
+    goal: usize,
+    /// Extensions of those that may be sent now.
     layouts: Layouts,
     keyframes: [KeyframeGate; LAYERS_MAX],
     /// Packets that subscribers may ask for again.
@@ -71,9 +80,12 @@ impl Track {
             rates: Rates::default(),
             choices: [None; LAYERS_MAX],
             subscribers: Vec::new(),
+            next_subscriber: 0,
             burst: Vec::new(),
+            burst_begin: 0,
             burst_shared: 0,
-            share: 0,
+            ready: 0,
+            goal: 0,
             layouts: Layouts::default(),
             keyframes: [KeyframeGate::default(); LAYERS_MAX],
             resend: ResendCache::new(resend_packets_max),
@@ -112,9 +124,12 @@ impl Track {
         self.source.take()
     }
 
-    /// Indices of subscribed peers of this worker.
-    pub(crate) fn subscribers(&self) -> &[usize] {
-        &self.subscribers
+    /// The subscribed peer of this worker whose turn is next in the round under way; each has one, whoever
+    /// comes or goes meanwhile.
+    pub(crate) fn next_subscriber(&mut self) -> Option<usize> {
+        let next = self.subscribers.get(self.next_subscriber).copied()?;
+        self.next_subscriber += 1;
+        Some(next)
     }
 
     pub(crate) fn add_subscriber(&mut self, peer: usize) {
@@ -122,7 +137,9 @@ impl Track {
     }
 
     pub(crate) fn remove_subscriber(&mut self, peer: usize) {
-        self.subscribers.retain(|&subscriber| subscriber != peer);
+        let Some(place) = self.subscribers.iter().position(|&known| known == peer) else { return };
+        self.subscribers.remove(place);
+        self.next_subscriber -= usize::from(place < self.next_subscriber);
     }
 
     /// Whether nobody sends it and nobody gets it.
@@ -186,15 +203,24 @@ impl Track {
         }
     }
 
-    /// Packets that arrived and were not forwarded yet.
+    /// Packets that arrived and that not everybody has got yet.
     pub(crate) fn burst(&self) -> &[MediaPacket] {
         &self.burst
     }
 
-    /// Those of them that are sent now, with their extensions for who knows them by these ids.
-    pub(crate) fn share(&mut self, ids: &ExtensionIds) -> (&[MediaPacket], &Layout) {
-        let packets = &self.burst[..self.share.min(self.burst.len())];
-        (packets, self.layouts.of(packets, ids))
+    /// Those of them that a subscriber is to get now that has got all before the packet of this number,
+    /// each with its place, their extensions for who knows them by these ids, and the number of the
+    /// packet behind them.
+    pub(crate) fn due(
+        &mut self,
+        from: u64,
+        ids: &ExtensionIds,
+    ) -> (impl Iterator<Item = (usize, &MediaPacket)>, &Layout, u64) {
+        let ready = self.ready.min(self.burst.len());
+        let first = usize::try_from(from.saturating_sub(self.burst_begin)).unwrap_or(ready);
+        let packets = self.burst[..ready].iter().enumerate().skip(first);
+        let layout = self.layouts.of(&self.burst[..ready], ids);
+        (packets, layout, self.burst_begin + ready as u64)
     }
 
     /// Those of them that other workers have not had yet, which want them, once.
@@ -204,32 +230,41 @@ impl Track {
         Some((self.source.as_ref()?.interested(), self.params?, new))
     }
 
-    /// Before the first packets of the burst go to everybody: so many, and to the end of the frame that
-    /// they would cut in two, which is to leave as one run, but no more than `packets_max`.
-    pub(crate) fn begin_share(&mut self, packets: usize, packets_max: usize) {
-        let frame = |packet: &MediaPacket| (packet.numbers.source, packet.numbers.timestamp);
-        let more = self.burst.get(packets.saturating_sub(1)..).unwrap_or_default();
-        let rest = more.windows(2).take_while(|pair| frame(&pair[0]) == frame(&pair[1])).count();
-        self.share = (packets + rest).min(packets_max).min(self.burst.len());
+    /// Before what has come so far goes to everybody, each in turn.
+    pub(crate) fn begin_round(&mut self) {
+        self.next_subscriber = 0;
+        self.begin_slice();
+        self.goal = self.ready;
+    }
+
+    /// Before some of those go on whose turn has not been yet: they get what has come meanwhile, too.
+    pub(crate) fn begin_slice(&mut self) {
+        let before = self.ready;
+        self.ready = self.burst.len().min(ROUND_PACKETS_MAX);
+        if self.ready == before {
+            return;
+        }
         self.choices = self.activity.choices();
         self.layouts.begin_share();
-        for packet in &self.burst[..self.share] {
+        for packet in &self.burst[before..self.ready] {
             self.resend.keep(packet);
         }
-        self.find_keyframes();
+        self.find_keyframes(before);
     }
 
-    /// After that; how many are left. Who waits for a keyframe that is in the rest will have it.
-    pub(crate) fn end_share(&mut self) -> usize {
-        self.burst.drain(..self.share.min(self.burst.len()));
-        self.share = 0;
-        self.burst_shared = self.burst.len();
-        self.find_keyframes();
-        self.burst.len()
+    /// Everybody has had a turn. Who waits for a keyframe that is in the rest will have it.
+    pub(crate) fn end_round(&mut self) {
+        self.burst.drain(..self.goal);
+        self.burst_begin += self.goal as u64;
+        self.burst_shared = self.burst_shared.saturating_sub(self.goal);
+        self.ready -= self.goal;
+        self.goal = 0;
+        self.layouts.begin_share();
+        self.find_keyframes(0);
     }
 
-    fn find_keyframes(&mut self) {
-        for packet in self.burst.iter().filter(|packet| packet.starts_keyframe) {
+    fn find_keyframes(&mut self, from: usize) {
+        for packet in self.burst[from..].iter().filter(|packet| packet.starts_keyframe) {
             if let Some(gate) = self.keyframes.get_mut(usize::from(packet.layer)) {
                 gate.satisfied();
             }
@@ -302,14 +337,13 @@ mod tests {
     use crate::media::packet::Extensions;
     use crate::media::rewrite::{Numbers, Vp8Numbers};
 
-    #[test]
-    fn a_share_ends_with_a_frame_if_that_is_not_too_long() {
-        let packet = |source: u32, timestamp: u32| MediaPacket {
+    fn packet(seq: u64) -> MediaPacket {
+        MediaPacket {
             layer: 0,
             numbers: Numbers {
-                source,
-                seq: 0,
-                timestamp,
+                source: 1,
+                seq,
+                timestamp: 0,
                 vp8: Vp8Numbers::default(),
                 captured_at_unix_us: None,
                 arrived_at: Instant::now(),
@@ -320,32 +354,119 @@ mod tests {
             payload: [0u8; 4].as_slice().into(),
             primary_at: None,
             frame: None,
-        };
-        // Two layers of a frame, of two and six packets, and a frame after them.
-        let frames = [(1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (2, 1), (2, 1), (2, 1), (1, 2)];
-        let params = codecs(Role::Publisher).params()[0];
-        for (packets, packets_max, share) in
-            [(1, 64, 2), (2, 64, 2), (3, 64, 8), (8, 64, 8), (9, 64, 9), (64, 64, 9), (3, 5, 5)]
-        {
+        }
+    }
+
+    /// A track with as many subscribers, and what each of them got.
+    struct Room {
+        track: Track,
+        came: u64,
+        got: Vec<(u64, Vec<u64>)>,
+    }
+
+    impl Room {
+        fn new(subscribers: usize) -> Self {
             let mut track = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
-            for (source, timestamp) in frames {
-                track.push(params, packet(source, timestamp));
+            (0..subscribers).for_each(|subscriber| track.add_subscriber(subscriber));
+            Self { track, came: 0, got: vec![(0, Vec::new()); subscribers] }
+        }
+
+        fn come(&mut self, packets: u64) {
+            for seq in self.came..self.came + packets {
+                self.track.push(codecs(Role::Publisher).params()[0], packet(seq));
             }
-            track.begin_share(packets, packets_max);
-            assert_eq!(track.share(&ExtensionIds::default()).0.len(), share, "{packets}");
-            assert_eq!(track.end_share(), frames.len() - share);
+            self.came += packets;
         }
-        // A keyframe of 60 packets does not go at once while somebody joins.
-        let mut large = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
-        (0..60).for_each(|_| large.push(params, packet(1, 1)));
-        for (share, left) in [(16, 44), (16, 28), (16, 12), (12, 0)] {
-            large.begin_share(8, 16);
-            assert_eq!(large.share(&ExtensionIds::default()).0.len(), share);
-            assert_eq!(large.end_share(), left);
+
+        /// So many of them have their turn.
+        fn slice(&mut self, turns: usize) {
+            self.track.begin_slice();
+            for _ in 0..turns {
+                let Some(subscriber) = self.track.next_subscriber() else { return };
+                let (next, got) = &mut self.got[subscriber];
+                let ids = ExtensionIds::default();
+                let (packets, _, now) = self.track.due(*next, &ids);
+                got.extend(packets.map(|(_, packet)| packet.numbers.seq));
+                *next = now;
+            }
         }
-        let mut empty = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
-        empty.begin_share(8, 64);
-        assert_eq!(empty.end_share(), 0);
+
+        fn counts(&self) -> Vec<usize> {
+            self.got.iter().map(|(_, got)| got.len()).collect()
+        }
+    }
+
+    #[test]
+    fn who_has_not_had_a_turn_gets_what_comes_meanwhile_too() {
+        let mut room = Room::new(4);
+        room.come(3);
+        room.track.begin_round();
+        room.slice(2);
+        assert_eq!(room.counts(), [3, 3, 0, 0]);
+        room.come(2);
+        room.slice(9);
+        assert_eq!(room.counts(), [3, 3, 5, 5]);
+        room.track.end_round();
+        assert_eq!(room.track.burst().len(), 2, "two lack them");
+        room.track.begin_round();
+        room.slice(9);
+        room.track.end_round();
+        assert_eq!(room.counts(), [5, 5, 5, 5]);
+        assert!(room.track.burst().is_empty());
+    }
+
+    #[test]
+    fn a_round_gives_no_one_more_packets_than_its_bound() {
+        let mut room = Room::new(1);
+        room.come(ROUND_PACKETS_MAX as u64 * 2 + 5);
+        for got in [64, 128, 133, 133] {
+            room.track.begin_round();
+            room.slice(1);
+            room.track.end_round();
+            assert_eq!(room.counts(), [got]);
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever comes when, and whoever comes and goes: everybody who stays gets every packet once and
+        /// in order.
+        #[test]
+        fn everybody_gets_everything_in_order(
+            steps in proptest::collection::vec((0u64..70, 0usize..5, 0usize..8), 1..60),
+        ) {
+            let mut room = Room::new(6);
+            let (mut left, mut under_way) = (Vec::new(), false);
+            for (packets, turns, goes) in steps {
+                room.come(packets);
+                if !std::mem::replace(&mut under_way, true) {
+                    room.track.begin_round();
+                }
+                room.slice(turns);
+                // The first and the last stay.
+                if (1..5).contains(&goes) && !left.contains(&goes) {
+                    left.push(goes);
+                    room.track.remove_subscriber(goes);
+                }
+                if turns == 4 {
+                    room.slice(usize::MAX);
+                    room.track.end_round();
+                    under_way = false;
+                }
+            }
+            if under_way {
+                room.slice(usize::MAX);
+                room.track.end_round();
+            }
+            while !room.track.burst().is_empty() {
+                room.track.begin_round();
+                room.slice(usize::MAX);
+                room.track.end_round();
+            }
+            for (subscriber, (_, got)) in room.got.iter().enumerate() {
+                let all = if left.contains(&subscriber) { got.len() as u64 } else { room.came };
+                proptest::prop_assert!(got.iter().copied().eq(0..all), "{subscriber}: {got:?}");
+            }
+        }
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl TrackTable {
         !self.bursts.is_empty()
     }
 
+    /// Indices of the tracks with packets to forward.
+    pub(crate) fn bursts(&self) -> &[usize] {
+        &self.bursts
+    }
+
     /// Indices of the tracks with packets to forward, which are then to be given back.
     pub(crate) fn take_bursts(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.bursts)
@@ -178,8 +183,8 @@ mod tests {
         assert_eq!(taken, [0, 1]);
         come(&mut tracks, 3);
         let first = tracks.get_mut(0).unwrap();
-        first.begin_share(1, 1);
-        first.end_share();
+        first.begin_round();
+        first.end_round();
         come(&mut tracks, 1);
         tracks.put_back_bursts(taken);
         let mut waiting = tracks.take_bursts();

@@ -196,7 +196,7 @@ mod tests {
         let vp9 = *config.find(|it| it.spec().codec == str0m::format::Codec::Vp9).unwrap();
         let mut track = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
         packets.iter().for_each(|packet| track.push(vp9, packet.clone()));
-        track.begin_share(usize::MAX, usize::MAX);
+        track.begin_round();
         // Of four pictures one is of the lowest layer, one of the next and two of the highest.
         for (pictures_per_s, temporal, pictures) in
             [(0, u8::MAX, 90..91), (6, 0, 20..26), (13, 1, 43..49), (25, 2, 90..91)]

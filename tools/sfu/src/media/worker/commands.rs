@@ -80,7 +80,7 @@ impl Worker {
         if !role.receives() || !tracks.is_empty() {
             peer.want_negotiation(self.now);
         }
-        let index = self.peers.insert(peer, self.now);
+        let index = self.peers.insert(peer);
         for track in tracks {
             self.add_subscription(index, track);
         }

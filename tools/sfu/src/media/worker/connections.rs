@@ -27,7 +27,7 @@ impl Worker {
         let Some(peer) = self.peers.of_datagram(source, datagram) else { return };
         self.received.datagram.clear();
         self.received.datagram.extend_from_slice(datagram);
-        self.receive_datagram(peer, source, self.now);
+        self.take(peer, source, self.now);
     }
 
     /// Gives the peer the datagram that was received at this time.
@@ -108,7 +108,8 @@ impl Worker {
                 }
             }
             RtcEvent::Connected => {
-                let Some(peer) = self.peers.connected(index, self.now) else { return };
+                let Some(peer) = self.peers.get_mut(index) else { return };
+                peer.set_connected(self.now);
                 if peer.lacks_keys() {
                     self.fail(index, PeerFailure::NoKeys);
                 } else {
@@ -259,18 +260,28 @@ impl Worker {
             if peer.key() != key || !peer.take_due(self.now) {
                 continue;
             }
-            if peer.negotiation_timed_out(self.now) {
-                self.fail(index, PeerFailure::OfferUnanswered);
-                continue;
+            if !peer.is_joining() && !peer.has_to_negotiate(self.now) {
+                self.wake(index);
+            } else if peer.begin_waiting() {
+                self.joins.wake(index, key);
             }
-            if peer.restart_timed_out(self.now) {
-                self.lose(index, PeerFailure::NotRestarted);
-            }
-            self.send_reports(index);
-            self.follow_congestion(index);
-            self.negotiate(index);
-            self.advance(index);
         }
+    }
+
+    /// Does what is due of a peer.
+    pub(super) fn wake(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.negotiation_timed_out(self.now) {
+            self.fail(index, PeerFailure::OfferUnanswered);
+            return;
+        }
+        if peer.restart_timed_out(self.now) {
+            self.lose(index, PeerFailure::NotRestarted);
+        }
+        self.send_reports(index);
+        self.follow_congestion(index);
+        self.negotiate(index);
+        self.advance(index);
     }
 
     /// Tells a peer what was sent to it, if that is due.

@@ -4,6 +4,7 @@ mod commands;
 mod congestion;
 mod connections;
 mod data;
+mod joining;
 
 use std::io;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use super::events::EventQueue;
 use super::factory::PeerFactory;
 use super::failure::PeerFailure;
 use super::forward::Forwarder;
-use super::handle::{Inbox, NoCommand, Rows, WorkerReport};
+use super::handle::{Inbox, Rows, WorkerReport};
+use super::joins::Joins;
 use super::layers::LAYERS_MAX;
-use super::message::Command;
 use super::peers::PeerTable;
 use super::siblings::Siblings;
 use super::socket::MediaSocket;
@@ -39,10 +40,6 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 
 /// How often a worker whose socket failed looks whether its last events can be said.
 const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(10);
-
-/// How long commands are carried out between two polls, so that a flood of joins can't starve the
-/// media; whatever the media takes, so much is left for joins.
-const COMMANDS_TIME_MAX: Duration = Duration::from_millis(40);
 
 /// What a worker is made of.
 pub(crate) struct WorkerParts {
@@ -62,6 +59,8 @@ pub(crate) struct WorkerParts {
 /// A media worker. Lives on its thread.
 pub(crate) struct Worker {
     index: usize,
+    /// What time it is; tests have another.
+    clock: fn() -> Instant,
     /// The time of this turn.
     now: Instant,
     /// A moment, and what the wall clock said then: sender reports count from it, so that they don't
@@ -77,6 +76,7 @@ pub(crate) struct Worker {
     tracks: TrackTable,
     timers: Timers,
     forwarder: Forwarder,
+    joins: Joins,
     ended: EndedRows,
     received: Received,
     messages: Messages,
@@ -93,10 +93,11 @@ struct Received {
 }
 
 impl Worker {
-    pub(crate) fn new(parts: WorkerParts, now: Instant) -> Self {
+    pub(crate) fn new(parts: WorkerParts, clock: fn() -> Instant) -> Self {
         Self {
             index: parts.index,
-            now,
+            clock,
+            now: clock(),
             wall: (Instant::now(), SystemTime::now()),
             socket: parts.socket,
             inbox: parts.inbox,
@@ -108,6 +109,7 @@ impl Worker {
             tracks: TrackTable::default(),
             timers: Timers::default(),
             forwarder: Forwarder::default(),
+            joins: Joins::default(),
             ended: EndedRows::default(),
             received: Received::default(),
             messages: Messages::new(parts.drop_data),
@@ -122,21 +124,30 @@ impl Worker {
                 self.give_up(error);
                 return;
             }
-            self.begin_turn(Instant::now());
+            self.begin_turn((self.clock)());
             self.receive();
-            self.answer_reports();
-            if self.carry_out_commands() {
+            if self.turn() {
                 break;
             }
-            self.forward();
-            self.wake_due_peers();
-            self.socket.release(self.now);
-            self.events.flush();
         }
         for index in self.peers.indices() {
             self.remove_peer(index);
         }
         self.socket.flush();
+    }
+
+    /// What is done once the datagrams that have come were handed out: media first, and those who join
+    /// last. Whether to stop.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.answer_reports();
+        let media_waits = self.forward();
+        self.wake_due_peers();
+        self.socket.release(self.now);
+        // What is written already is not to wait for those who join.
+        self.socket.flush();
+        let stop = self.join(media_waits);
+        self.events.flush();
+        stop
     }
 
     /// The backend is unusable: everybody on this worker is told to come back.
@@ -153,7 +164,8 @@ impl Worker {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.inbox.is_empty() || !self.events.is_empty() || self.tracks.has_bursts() {
+        let waits = !self.inbox.is_empty() || !self.joins.is_empty() || self.has_media();
+        if waits || !self.events.is_empty() {
             return Duration::ZERO;
         }
         let next = [self.timers.next(), self.socket.next_release()].into_iter().flatten().min();
@@ -183,7 +195,7 @@ impl Worker {
             self.received.datagram.clear();
             self.received.datagram.extend_from_slice(self.socket.payload(&received));
             let at = self.arrival(unix_now_ns, received.received_at_unix_ns);
-            self.receive_datagram(peer, Endpoint::udp(received.source), at);
+            self.take(peer, Endpoint::udp(received.source), at);
         }
         self.received.order = order;
         self.receive_tcp(unix_now_ns);
@@ -206,52 +218,37 @@ impl Worker {
             self.received.datagram.clear();
             self.received.datagram.extend_from_slice(payload);
             let at = self.arrival(unix_now_ns, stamp);
-            self.receive_datagram(peer, source, at);
+            self.take(peer, source, at);
         }
     }
 
-    /// Whether to stop.
-    fn carry_out_commands(&mut self) -> bool {
-        let started = Instant::now();
-        while started.elapsed() < COMMANDS_TIME_MAX {
-            match self.inbox.command() {
-                Ok(Command::Stop) | Err(NoCommand::Orphaned) => return true,
-                Ok(command) => self.carry_out(command),
-                Err(NoCommand::Empty) => return false,
-            }
-        }
-        false
+    /// Whether there are packets to forward.
+    pub(crate) fn has_media(&self) -> bool {
+        self.forwarder.is_under_way() || self.tracks.has_bursts()
     }
 
-    /// Sends what publishers of this worker and of others have sent to everybody, share by share.
-    /// While somebody joins a rest is left for the next turn, unless it would be a long one.
-    pub(crate) fn forward(&mut self) {
+    /// Sends a slice of what publishers of this worker and of others have sent to everybody. Whether more
+    /// is to be sent.
+    pub(crate) fn forward(&mut self) -> bool {
         while let Some(batch) = self.inbox.media() {
             self.tracks.extend(batch);
         }
-        let mut bursts = self.tracks.take_bursts();
-        for &index in &bursts {
-            if let Some(track) = self.tracks.get_mut(index) {
-                self.siblings.share(track);
+        let Self { forwarder, tracks, peers, socket, siblings, clock, .. } = self;
+        for index in [tracks.bursts(), forwarder.tracks()].concat() {
+            if let Some(track) = tracks.get_mut(index) {
+                siblings.share(track);
             }
         }
-        while !bursts.is_empty() {
-            let Self { forwarder, tracks, peers, socket, now, .. } = self;
-            let later = forwarder.forward(&bursts, tracks, peers, socket, *now);
-            for index in self.forwarder.take_begun() {
-                self.report_soon(index);
-            }
-            for &index in &bursts {
-                self.relay_keyframe_requests(index);
-            }
-            self.tracks.put_back_bursts(bursts);
-            if later {
-                return;
-            }
-            self.now = Instant::now();
-            self.answer_reports();
-            bursts = self.tracks.take_bursts();
+        forwarder.begin_round(tracks);
+        let round = forwarder.tracks().to_vec();
+        forwarder.forward(tracks, peers, socket, *clock);
+        for index in self.forwarder.take_begun() {
+            self.report_soon(index);
         }
+        for index in round {
+            self.relay_keyframe_requests(index);
+        }
+        self.has_media()
     }
 
     /// Asks the publisher for the keyframes that are wanted and due.
@@ -304,6 +301,7 @@ impl Worker {
             messages_unsent: self.messages.unsent,
             messages_withheld: self.messages.withheld,
             messages_dropped: self.events.messages_dropped(),
+            joins_dropped: self.joins.dropped(),
             delay_queue_full: self.socket.held_full(),
             upstream_dropped: self.received.dropped,
         };

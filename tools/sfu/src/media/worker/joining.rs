@@ -1,0 +1,72 @@
+//! What is done for those who join, once media leaves time for it.
+
+use std::time::Instant;
+
+use super::Worker;
+use crate::media::endpoint::Endpoint;
+use crate::media::handle::NoCommand;
+use crate::media::joins::{Joining, Work};
+use crate::media::message::Command;
+
+/// Of so many things that are done one is a command, if there is one: a join that has begun is to end
+/// before others begin, but commands are of others too.
+const WORK_A_COMMAND: usize = 4;
+
+impl Worker {
+    /// Takes the datagram that was received, at this time, from a peer: at once, or later if it joins.
+    pub(super) fn take(&mut self, index: usize, source: Endpoint, at: Instant) {
+        match self.peers.get(index) {
+            Some(peer) if peer.is_joining() => {
+                self.joins.receive(index, peer.key(), source, &self.received.datagram);
+            }
+            _ => self.receive_datagram(index, source, at),
+        }
+    }
+
+    /// Carries out commands and does what waits for those who join, as far as media leaves time for it.
+    /// Whether to stop.
+    pub(crate) fn join(&mut self, media_waits: bool) -> bool {
+        let began = (self.clock)();
+        if media_waits && self.joins.is_empty() && !self.inbox.has_commands() {
+            return false;
+        }
+        let Some(time) = self.joins.time(began, media_waits) else { return false };
+        self.begin_turn(began);
+        self.joins.worked();
+        for done in 1.. {
+            let first = if done % WORK_A_COMMAND == 0 { None } else { self.joins.pop() };
+            if let Some(joining) = first {
+                self.do_joining(joining);
+            } else {
+                match self.inbox.command() {
+                    Ok(Command::Stop) | Err(NoCommand::Orphaned) => return true,
+                    Ok(command) => self.carry_out(command),
+                    Err(NoCommand::Empty) => match self.joins.pop() {
+                        Some(joining) => self.do_joining(joining),
+                        None => return false,
+                    },
+                }
+            }
+            if (self.clock)().saturating_duration_since(began) >= time {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn do_joining(&mut self, joining: Joining) {
+        let Joining { index, peer: key, work } = joining;
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.key() == key) else { return };
+        match work {
+            Work::Receive(source, datagram) => {
+                self.received.datagram.clear();
+                self.received.datagram.extend_from_slice(&datagram);
+                self.receive_datagram(index, source, self.now);
+            }
+            Work::Wake => {
+                peer.end_waiting();
+                self.wake(index);
+            }
+        }
+    }
+}
