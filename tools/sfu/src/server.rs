@@ -43,6 +43,10 @@ const LISTEN_BACKLOG: u32 = 4_096;
 /// be written to memory and read from there again.
 const SEND_SLOTS_MAX: usize = 256;
 
+/// How much the signalling thread gives way to media workers where it shares their cores: of a full core it
+/// has a tenth, so that joins get slower and media does not.
+const SIGNALLING_NICENESS: i32 = 10;
+
 /// Kernel buffers asked for a worker's socket: a worker that was away for 50 ms has 20,000
 /// packets to send, and reports of thousands of clients to read.
 const SOCKET_BUFFER_BYTES: usize = 16 << 20;
@@ -130,9 +134,14 @@ impl Sfu {
         let stalls = Stalls::new(start, options.faults.stalls.clone());
         let state = ServerState::new(hub, Auth::new(&options), reporter.clone(), stalls);
         let (stop, stopped) = watch::channel(false);
-        let signalling = std::thread::Builder::new()
-            .name("sfu-signalling".to_owned())
-            .spawn(move || runtime.block_on(signal(listener, state, events_in, stopped)));
+        let signalling =
+            std::thread::Builder::new().name("sfu-signalling".to_owned()).spawn(move || {
+                // Linux has it of each thread for itself.
+                if let Err(error) = rustix::process::nice(SIGNALLING_NICENESS) {
+                    tracing::debug!(%error, "signalling does not give way to media");
+                }
+                runtime.block_on(signal(listener, state, events_in, stopped));
+            });
         match signalling {
             Ok(thread) => threads.push(thread),
             Err(error) => {
