@@ -120,6 +120,9 @@ counters! {
         kernel_drops: u64 = Packets, Lower;
         /// Media packets from other workers lost because this worker's mailbox was full.
         mailbox_full: u64 = Packets, Lower;
+        /// Media packets not forwarded because too many of their track waited already; once for each
+        /// subscriber of the worker that lacks them.
+        backlog_full: u64 = Packets, Lower;
         /// Messages that came over clients' data channels.
         messages_received: u64 = Messages, Neither;
         /// Messages handed to data channels, once for each client that was to get them.
@@ -146,7 +149,8 @@ counters! {
 impl SfuWorkerCounters {
     /// Packets that its kernel or its queues lost, which nobody asked for.
     pub fn lost_inside(&self) -> u64 {
-        self.send_errors + self.send_queue_full + self.kernel_drops + self.mailbox_full
+        let queues = self.send_queue_full + self.mailbox_full + self.backlog_full;
+        self.send_errors + self.kernel_drops + queues
     }
 }
 

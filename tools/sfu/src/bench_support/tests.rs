@@ -333,6 +333,19 @@ impl FanOut {
     }
 }
 
+#[test]
+fn the_ledger_has_what_a_worker_that_is_too_slow_does_not_forward() {
+    let mut room = FanOut::new(2);
+    room.publish(&vec![payload(true, PAYLOAD_BYTES); 1_030], 1, FRAME);
+    assert!(room.forward());
+    let answer = room.handle.ask();
+    assert!(!room.worker.turn());
+    let counted = answer.try_recv().unwrap().worker.counted;
+    assert_eq!((counted.backlog_full, counted.lost_inside()), (12, 12));
+    room.packets = 1_024;
+    room.hear();
+}
+
 /// More viewers than have their turn in one slice of media, by this clock.
 const SEVERAL_SLICES: u16 = 100;
 

@@ -35,10 +35,10 @@ pub(crate) fn ingest(
     let codec = params.spec().codec;
     let began = source.begin(codec);
     let heard = source.hear(params, &packet);
-    let track = tracks.bursting(place.track)?;
+    let track = tracks.get(place.track)?;
     packet.starts_keyframe &= !(withhold_keyframes && track.kind() == MediaKind::Video);
-    track.push(params, packet);
     let began = began.then(|| News::Began(track.key(), mime_type(codec)));
+    tracks.take(place.track, params, [packet]);
     // Nobody has spoken by a first packet.
     began.or(heard.map(News::Speaks))
 }

@@ -10,7 +10,7 @@ use str0m::format::PayloadParams;
 use super::egress::extensions::{ExtensionIds, Layout, Layouts};
 use super::layers::{LAYERS_MAX, LayerActivity, Step};
 use super::message::TrackKey;
-use super::packet::{MediaBatch, MediaPacket};
+use super::packet::MediaPacket;
 use super::rates::Rates;
 use super::resend::ResendCache;
 use super::source::Source;
@@ -20,6 +20,10 @@ const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 
 /// Packets of a track that a subscriber gets in one round, most.
 const ROUND_PACKETS_MAX: usize = 64;
+
+/// Packets of a track that wait to be forwarded, most: more are dropped and counted. They are 5 s of a
+/// video stream, so a worker that has so many is far behind.
+const BACKLOG_PACKETS_MAX: usize = 1_024;
 
 /// How long a packet can be asked for again. More than twice the playout deadline of 500 ms.
 const RETRANSMIT_CACHE_AGE: Duration = Duration::from_millis(1_500);
@@ -157,20 +161,24 @@ impl Track {
         self.params_version
     }
 
-    /// Takes a packet of its publisher's into the burst.
-    pub(crate) fn push(&mut self, params: PayloadParams, packet: MediaPacket) {
+    /// Takes packets of its publisher's into the burst, as far as there is room. How many subscribers
+    /// lack how many of them: the product.
+    pub(crate) fn extend(
+        &mut self,
+        params: PayloadParams,
+        packets: impl IntoIterator<Item = MediaPacket>,
+    ) -> u64 {
         self.set_params(params);
-        self.measure(&packet);
-        self.burst.push(packet);
-    }
-
-    /// Takes packets of another worker's publisher into the burst.
-    pub(crate) fn extend(&mut self, batch: MediaBatch) {
-        self.set_params(batch.params);
-        for packet in &batch.packets {
-            self.measure(packet);
+        let mut dropped = 0;
+        for packet in packets {
+            self.measure(&packet);
+            if self.burst.len() < BACKLOG_PACKETS_MAX {
+                self.burst.push(packet);
+            } else {
+                dropped += 1;
+            }
         }
-        self.burst.extend(batch.packets);
+        dropped * self.subscribers.len() as u64
     }
 
     fn measure(&mut self, packet: &MediaPacket) {
@@ -372,10 +380,15 @@ mod tests {
         }
 
         fn come(&mut self, packets: u64) {
-            for seq in self.came..self.came + packets {
-                self.track.push(codecs(Role::Publisher).params()[0], packet(seq));
-            }
+            let lacking = self.offer(packets);
+            assert_eq!(lacking, 0);
+        }
+
+        /// The same, where there may be no room.
+        fn offer(&mut self, packets: u64) -> u64 {
+            let coming = (self.came..self.came + packets).map(packet);
             self.came += packets;
+            self.track.extend(codecs(Role::Publisher).params()[0], coming)
         }
 
         /// So many of them have their turn.
@@ -427,9 +440,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_finds_no_room_is_dropped_and_counted_for_each_who_lacks_it() {
+        let mut room = Room::new(3);
+        room.come(BACKLOG_PACKETS_MAX as u64 - 1);
+        assert_eq!(room.offer(3), 2 * 3);
+        assert_eq!(room.track.burst().len(), BACKLOG_PACKETS_MAX);
+        room.track.begin_round();
+        room.slice(3);
+        room.track.end_round();
+        room.come(1);
+        while !room.track.burst().is_empty() {
+            room.track.begin_round();
+            room.slice(3);
+            room.track.end_round();
+        }
+        let kept: Vec<u64> = (0..1_024).chain([1_026]).collect();
+        for (_, got) in &room.got {
+            assert_eq!(*got, kept);
+        }
+    }
+
     proptest::proptest! {
-        /// Whatever comes when, and whoever comes and goes: everybody who stays gets every packet once and
-        /// in order.
+        /// Whatever comes when and finds room, and whoever comes and goes: everybody who stays gets every
+        /// packet once and in order.
         #[test]
         fn everybody_gets_everything_in_order(
             steps in proptest::collection::vec((0u64..70, 0usize..5, 0usize..8), 1..60),
@@ -437,7 +471,8 @@ mod tests {
             let mut room = Room::new(6);
             let (mut left, mut under_way) = (Vec::new(), false);
             for (packets, turns, goes) in steps {
-                room.come(packets);
+                let free = BACKLOG_PACKETS_MAX - room.track.burst().len();
+                room.come(packets.min(free as u64));
                 if !std::mem::replace(&mut under_way, true) {
                     room.track.begin_round();
                 }

@@ -3,9 +3,10 @@
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use stampede_core::MediaKind;
+use str0m::format::PayloadParams;
 
 use super::message::TrackKey;
-use super::packet::MediaBatch;
+use super::packet::{MediaBatch, MediaPacket};
 use super::source::Source;
 use super::track::Track;
 
@@ -20,6 +21,8 @@ pub(crate) struct TrackTable {
     by_key: FxHashMap<TrackKey, usize>,
     /// Those with packets to forward.
     bursts: Vec<usize>,
+    /// Packets that found no room, once for each subscriber.
+    packets_dropped: u64,
     /// Numberings of publishers made so far.
     sources: u32,
 }
@@ -90,21 +93,31 @@ impl TrackTable {
         }
     }
 
-    /// A track that is about to get packets to forward.
-    pub(crate) fn bursting(&mut self, index: usize) -> Option<&mut Track> {
-        let track = self.tracks.get_mut(index)?;
+    /// Takes packets of a track that are to be forwarded. Those that find no room are dropped and
+    /// counted.
+    pub(crate) fn take(
+        &mut self,
+        index: usize,
+        params: PayloadParams,
+        packets: impl IntoIterator<Item = MediaPacket>,
+    ) {
+        let Some(track) = self.tracks.get_mut(index) else { return };
         if track.burst().is_empty() {
             self.bursts.push(index);
         }
-        Some(track)
+        self.packets_dropped += track.extend(params, packets);
     }
 
     /// Takes packets that another worker's publisher sent.
     pub(crate) fn extend(&mut self, batch: MediaBatch) {
-        let index = self.index_of(batch.track);
-        if let Some(track) = index.and_then(|index| self.bursting(index)) {
-            track.extend(batch);
+        if let Some(index) = self.index_of(batch.track) {
+            self.take(index, batch.params, batch.packets);
         }
+    }
+
+    /// Packets that found no room, once for each subscriber that lacks them.
+    pub(crate) fn packets_dropped(&self) -> u64 {
+        self.packets_dropped
     }
 
     /// Whether any track has packets to forward.

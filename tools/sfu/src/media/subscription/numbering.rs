@@ -195,7 +195,7 @@ mod tests {
         let config = codecs(Role::Publisher);
         let vp9 = *config.find(|it| it.spec().codec == str0m::format::Codec::Vp9).unwrap();
         let mut track = Track::new(TrackKey(1), MediaKind::Video, 0, 0);
-        packets.iter().for_each(|packet| track.push(vp9, packet.clone()));
+        track.extend(vp9, packets.iter().cloned());
         track.begin_round();
         // Of four pictures one is of the lowest layer, one of the next and two of the highest.
         for (pictures_per_s, temporal, pictures) in

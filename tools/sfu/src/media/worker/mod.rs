@@ -296,6 +296,7 @@ impl Worker {
             send_queue_full: stats.send_queue_full + self.socket.tcp_unsent(),
             kernel_drops: stats.kernel_drops,
             mailbox_full: self.siblings.packets_dropped(),
+            backlog_full: self.tracks.packets_dropped(),
             messages_received: self.messages.received,
             messages_sent: self.messages.sent,
             messages_unsent: self.messages.unsent,
