@@ -299,9 +299,15 @@ impl Track {
         }
     }
 
-    /// Whether to ask the publisher for a keyframe of a layer now.
+    /// Whether to ask the publisher for a keyframe of a layer now. One that is in what nobody has got
+    /// yet will do.
     pub(crate) fn keyframe_due(&mut self, layer: u8, now: Instant) -> bool {
-        self.keyframes.get_mut(usize::from(layer)).is_some_and(|gate| gate.due(now))
+        let Some(gate) = self.keyframes.get_mut(usize::from(layer)) else { return false };
+        let mut rest = self.burst.iter().skip(self.ready);
+        if gate.wanted && rest.any(|packet| packet.starts_keyframe && packet.layer == layer) {
+            gate.satisfied();
+        }
+        gate.due(now)
     }
 }
 
@@ -459,6 +465,28 @@ mod tests {
         for (_, got) in &room.got {
             assert_eq!(*got, kept);
         }
+    }
+
+    #[test]
+    fn no_keyframe_is_asked_for_while_one_waits_to_be_sent() {
+        let now = Instant::now();
+        let mut room = Room::new(1);
+        room.come(ROUND_PACKETS_MAX as u64);
+        let params = codecs(Role::Publisher).params()[0];
+        room.track.extend(params, [MediaPacket { starts_keyframe: true, ..packet(64) }]);
+        room.track.begin_round();
+        room.slice(1);
+        room.track.want_keyframe(1);
+        room.track.want_keyframe(0);
+        assert!(room.track.keyframe_due(1, now), "of another layer");
+        assert!(!room.track.keyframe_due(0, now));
+        room.track.end_round();
+        assert!(!room.track.keyframe_due(0, now));
+        room.track.begin_round();
+        room.slice(1);
+        assert_eq!(room.counts(), [65]);
+        room.track.want_keyframe(0);
+        assert!(room.track.keyframe_due(0, now), "everybody has that one");
     }
 
     proptest::proptest! {
