@@ -1,11 +1,12 @@
 //! From a burst of publisher packets to every subscriber: the SFU's hot path.
 //!
-//! A burst is what arrived within one poll of the backend (about a millisecond). It is written
-//! subscriber by subscriber, all tracks of the burst at once, while the subscriber's state is in
-//! the cache, and so that packets of a frame can leave as one run.
+//! A track's burst is what has come of it and not everybody has got yet: where the worker keeps up,
+//! what arrived within one poll of the backend (about a millisecond). It is written subscriber by
+//! subscriber, all tracks of the round at once, while the subscriber's state is in the cache, and
+//! so that packets of a frame can leave as one run.
 //!
 //! A round goes to every subscriber once. It is made in slices, between which the worker looks what has
-//! come: who is still to be visited gets what came meanwhile too, so that a large keyframe to thousands
+//! come: who is still to be visited gets what came meanwhile too, of other tracks as well, so that a large keyframe to thousands
 //! of subscribers does not hold up the frames behind it for longer than itself.
 
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use super::tracks::TrackTable;
 const SLICE: Duration = Duration::from_millis(5);
 
 /// Subscribers between two looks at the clock: packets say when they are sent. The time of the turn is too
-/// early for those whose share comes late.
+/// early for those whose turn comes late.
 const CLOCK_PEERS: usize = 16;
 
 /// Sends bursts slice by slice.
@@ -45,9 +46,16 @@ impl Forwarder {
         &self.tracks
     }
 
-    /// Begins a round with all tracks that have packets to forward, unless one is under way.
+    /// Begins a round with all tracks that have packets to forward, or lets them into the one that is
+    /// under way.
     pub(crate) fn begin_round(&mut self, tracks: &mut TrackTable) {
         if self.is_under_way() {
+            for index in tracks.take_bursts() {
+                if let Some(track) = tracks.get_mut(index) {
+                    track.enter_round();
+                    self.tracks.push(index);
+                }
+            }
             return;
         }
         self.round += 1;

@@ -238,9 +238,15 @@ impl Track {
         Some((self.source.as_ref()?.interested(), self.params?, new))
     }
 
+    /// Before it takes part in a round that is under way: those who have had their turn get it in the
+    /// next.
+    pub(crate) fn enter_round(&mut self) {
+        self.next_subscriber = 0;
+    }
+
     /// Before what has come so far goes to everybody, each in turn.
     pub(crate) fn begin_round(&mut self) {
-        self.next_subscriber = 0;
+        self.enter_round();
         self.begin_slice();
         self.goal = self.ready;
     }
@@ -253,7 +259,7 @@ impl Track {
             return;
         }
         self.choices = self.activity.choices();
-        self.layouts.begin_share();
+        self.layouts.begin_anew();
         for packet in &self.burst[before..self.ready] {
             self.resend.keep(packet);
         }
@@ -267,7 +273,7 @@ impl Track {
         self.burst_shared = self.burst_shared.saturating_sub(self.goal);
         self.ready -= self.goal;
         self.goal = 0;
-        self.layouts.begin_share();
+        self.layouts.begin_anew();
         self.find_keyframes(0);
     }
 
@@ -431,6 +437,27 @@ mod tests {
         room.slice(9);
         room.track.end_round();
         assert_eq!(room.counts(), [5, 5, 5, 5]);
+        assert!(room.track.burst().is_empty());
+    }
+
+    #[test]
+    fn a_track_that_enters_a_round_goes_to_the_others_in_the_next() {
+        let mut room = Room::new(3);
+        room.come(1);
+        room.track.begin_round();
+        room.slice(9);
+        room.track.end_round();
+        room.come(2);
+        room.track.enter_round();
+        // The first has had its turn.
+        assert_eq!(room.track.next_subscriber(), Some(0));
+        room.slice(9);
+        room.track.end_round();
+        assert_eq!(room.counts(), [1, 3, 3]);
+        room.track.begin_round();
+        room.slice(9);
+        room.track.end_round();
+        assert_eq!(room.counts(), [3, 3, 3]);
         assert!(room.track.burst().is_empty());
     }
 

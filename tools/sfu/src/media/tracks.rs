@@ -125,11 +125,6 @@ impl TrackTable {
         !self.bursts.is_empty()
     }
 
-    /// Indices of the tracks with packets to forward.
-    pub(crate) fn bursts(&self) -> &[usize] {
-        &self.bursts
-    }
-
     /// Indices of the tracks with packets to forward, which are then to be given back.
     pub(crate) fn take_bursts(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.bursts)

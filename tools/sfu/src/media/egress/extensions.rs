@@ -23,7 +23,7 @@ const ID_MAX: u8 = 14;
 /// A packet is made at most so much longer for the others of its frame: by what the first has more than
 /// they have, a capture time with its offset.
 const EVEN_BYTES_MAX: usize = 20;
-/// Layouts of a share that are kept; of more the latest is written anew each time.
+/// Layouts that are kept at a time; of more the latest is written anew each time.
 const LAYOUTS_MAX: usize = 8;
 
 /// The ids that a subscriber knows the forwarded extensions by.
@@ -159,7 +159,7 @@ impl OwnBlock {
     }
 }
 
-/// The blocks of a share's packets as subscribers with the same ids get them.
+/// The blocks of packets that are sent together, as subscribers with the same ids get them.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     ids: ExtensionIds,
@@ -170,7 +170,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The block of the packet at this place of the share, without a stamp.
+    /// The block of the packet at this place among them, without a stamp.
     pub(crate) fn block(&self, place: usize) -> ExtensionBlock<'_> {
         let before = place.checked_sub(1).and_then(|before| self.ends.get(before));
         let end = self.ends.get(place).copied().unwrap_or_default();
@@ -193,21 +193,22 @@ impl Layout {
     }
 }
 
-/// Layouts of one share, by ids.
+/// Layouts of the packets of a burst that may be sent now, by ids.
 #[derive(Debug, Default)]
 pub(crate) struct Layouts {
-    /// Of this share the first `written`; the others keep their memory for later ones.
+    /// Of these packets the first `written`; the others keep their memory for later ones.
     all: Vec<Layout>,
     written: usize,
 }
 
 impl Layouts {
-    /// Another share begins.
-    pub(crate) fn begin_share(&mut self) {
+    /// They are of other packets from here on.
+    pub(crate) fn begin_anew(&mut self) {
         self.written = 0;
     }
 
-    /// The layout of these packets, which are the share's, for who knows extensions by these ids.
+    /// The layout of these packets, the same since [`begin_anew`](Self::begin_anew), for who knows
+    /// extensions by these ids.
     pub(crate) fn of(&mut self, packets: &[MediaPacket], ids: &ExtensionIds) -> &Layout {
         let known = self.all[..self.written].iter().position(|layout| layout.ids == *ids);
         let place = known.unwrap_or_else(|| {
@@ -521,7 +522,7 @@ mod tests {
             }
             assert_eq!(layouts.all.len(), LAYOUTS_MAX);
         }
-        layouts.begin_share();
+        layouts.begin_anew();
         let other = [packet(1, 1, false, 500)];
         let ids = ExtensionIds::of(&map(), MediaKind::Video, false);
         assert_eq!(layouts.of(&other, &ids).block(0).bytes(), 0);

@@ -234,13 +234,13 @@ impl Worker {
             self.tracks.extend(batch);
         }
         let Self { forwarder, tracks, peers, socket, siblings, clock, .. } = self;
-        for index in [tracks.bursts(), forwarder.tracks()].concat() {
+        forwarder.begin_round(tracks);
+        let round = forwarder.tracks().to_vec();
+        for &index in &round {
             if let Some(track) = tracks.get_mut(index) {
                 siblings.share(track);
             }
         }
-        forwarder.begin_round(tracks);
-        let round = forwarder.tracks().to_vec();
         forwarder.forward(tracks, peers, socket, *clock);
         for index in self.forwarder.take_begun() {
             self.report_soon(index);
