@@ -395,6 +395,26 @@ fn many_who_join_at_once_are_no_more_than_a_moment_for_media() {
 }
 
 #[test]
+fn what_is_not_of_a_join_waits_for_neither_media_nor_joins() {
+    let mut room = FanOut::with_joiners(SEVERAL_SLICES, 0);
+    let peers = |room: &mut FanOut| {
+        room.frame_comes(room.packets as u32);
+        let answer = room.handle.ask();
+        assert!(room.turn(), "there is media without end");
+        answer.try_recv().unwrap().worker.peers
+    };
+    room.handle.command(Command::RemovePeer(key(0)));
+    room.handle.command(adding(SEVERAL_SLICES));
+    room.handle.command(Command::RemovePeer(key(1)));
+    peers(&mut room);
+    let all = usize::from(SEVERAL_SLICES);
+    assert_eq!(peers(&mut room), all - 1, "behind a join, for its order's sake");
+    room.handle.command(Command::Stop);
+    room.worker.begin_turn(look_at_the_clock());
+    assert!(room.worker.turn(), "to stop");
+}
+
+#[test]
 fn who_joins_is_not_starved_by_media_without_end() {
     let mut room = FanOut::with_joiners(SEVERAL_SLICES, 3);
     let began = room.now;

@@ -97,8 +97,8 @@ impl Rig {
         Ok(Socket { key, queue })
     }
 
-    fn commands(&self) -> Vec<Command> {
-        std::iter::from_fn(|| self.inbox.command().ok()).collect()
+    fn commands(&mut self) -> Vec<Command> {
+        std::iter::from_fn(|| self.inbox.pressing().or_else(|| self.inbox.command().ok())).collect()
     }
 
     fn participants(&self) -> usize {

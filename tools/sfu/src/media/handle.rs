@@ -10,7 +10,8 @@ use super::message::Command;
 use super::packet::MediaBatch;
 use crate::ledger::{CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 
-/// Commands waiting for one worker at most. The signalling thread waits when it is full; a worker
+/// Commands waiting for one worker at most, and as many of those that overtake them. The signalling
+/// thread waits when it is full; a worker
 /// always goes on with them, though media comes first, and never waits for signalling, so this can't
 /// deadlock.
 const COMMANDS_MAX: usize = 65_536;
@@ -46,7 +47,10 @@ pub(crate) struct Rows {
 /// How to reach a worker.
 #[derive(Clone)]
 pub(crate) struct WorkerHandle {
+    /// In the order in which they are to be carried out.
     commands: Sender<Command>,
+    /// Those that may overtake.
+    urgent: Sender<Command>,
     media: Sender<MediaBatch>,
     /// Apart from the commands, so that a request for the ledger never waits for them.
     reports: Sender<Sender<WorkerReport>>,
@@ -56,7 +60,10 @@ pub(crate) struct WorkerHandle {
 
 /// Where a worker finds what was sent to its handle.
 pub(crate) struct Inbox {
+    /// The first of the commands, if it was looked at.
+    first: Option<Command>,
     commands: Receiver<Command>,
+    urgent: Receiver<Command>,
     media: Receiver<MediaBatch>,
     reports: Receiver<Sender<WorkerReport>>,
 }
@@ -74,10 +81,17 @@ impl WorkerHandle {
     /// A handle of the worker that `waker` wakes, and the worker's end of it.
     pub(crate) fn new(waker: Waker, address: SocketAddr) -> (Self, Inbox) {
         let (commands, commands_in) = crossbeam_channel::bounded(COMMANDS_MAX);
+        let (urgent, urgent_in) = crossbeam_channel::bounded(COMMANDS_MAX);
         let (media, media_in) = crossbeam_channel::bounded(MEDIA_BATCHES_MAX);
         let (reports, reports_in) = crossbeam_channel::bounded(REPORTS_MAX);
-        let inbox = Inbox { commands: commands_in, media: media_in, reports: reports_in };
-        (Self { commands, media, reports, waker, address }, inbox)
+        let inbox = Inbox {
+            first: None,
+            commands: commands_in,
+            urgent: urgent_in,
+            media: media_in,
+            reports: reports_in,
+        };
+        (Self { commands, urgent, media, reports, waker, address }, inbox)
     }
 
     /// The worker's media socket as clients reach it, which is its ICE candidate.
@@ -98,16 +112,20 @@ impl WorkerHandle {
     /// Queues a command and wakes the worker. Waits while its queue is full; does nothing when
     /// the worker has ended.
     pub(crate) fn command(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
+        if self.queue_of(&command).send(command).is_ok() {
             self.waker.wake();
         }
     }
 
     /// Queues a command unless the queue is full; for workers, which must not wait for each other.
     pub(crate) fn try_command(&self, command: Command) {
-        if self.commands.try_send(command).is_ok() {
+        if self.queue_of(&command).try_send(command).is_ok() {
             self.waker.wake();
         }
+    }
+
+    fn queue_of(&self, command: &Command) -> &Sender<Command> {
+        if command.may_overtake() { &self.urgent } else { &self.commands }
     }
 
     /// Queues media and wakes the worker; false when its queue is full.
@@ -123,16 +141,31 @@ impl WorkerHandle {
 impl Inbox {
     /// Whether neither commands nor media wait.
     pub(crate) fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.media.is_empty()
+        !self.has_commands() && self.urgent.is_empty() && self.media.is_empty()
     }
 
-    /// Whether commands wait.
+    /// Whether commands wait, beside those that may overtake.
     pub(crate) fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
+        self.first.is_some() || !self.commands.is_empty()
     }
 
-    /// The next command.
-    pub(crate) fn command(&self) -> Result<Command, NoCommand> {
+    /// The next command that is not to wait for anything: one that may overtake, or the first of the
+    /// others if it is not of a join.
+    pub(crate) fn pressing(&mut self) -> Option<Command> {
+        if let Ok(command) = self.urgent.try_recv() {
+            return Some(command);
+        }
+        if self.first.is_none() {
+            self.first = self.commands.try_recv().ok();
+        }
+        self.first.take_if(|first| !first.can_wait())
+    }
+
+    /// The next of the commands that are carried out in order.
+    pub(crate) fn command(&mut self) -> Result<Command, NoCommand> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         self.commands.try_recv().map_err(|error| match error {
             TryRecvError::Empty => NoCommand::Empty,
             TryRecvError::Disconnected => NoCommand::Orphaned,
@@ -147,5 +180,41 @@ impl Inbox {
     /// Who waits for the ledger next.
     pub(crate) fn report_request(&self) -> Option<Sender<WorkerReport>> {
         self.reports.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+    use stampede_udp::{BackendChoice, BackendLimits};
+
+    use super::*;
+    use crate::media::message::{PeerKey, TrackKey};
+
+    #[test]
+    fn what_is_not_of_a_join_waits_for_no_more_than_its_order_asks_for() {
+        let backend = stampede_udp::open(BackendChoice::Mmsg, BackendLimits::default());
+        let waker = backend.unwrap().0.waker();
+        let (handle, mut inbox) = WorkerHandle::new(waker, ([127, 0, 0, 1], 1).into());
+        let answer = |peer| Command::Answer { peer: PeerKey(peer), id: 1, sdp: String::new() };
+        let leave = |peer| Command::RemovePeer(PeerKey(peer));
+        for command in [leave(1), answer(2), leave(2), answer(3)] {
+            handle.command(command);
+        }
+        handle.try_command(Command::Keyframe { track: TrackKey(1), layer: 0 });
+        handle.command(Command::Stop);
+        assert!(matches!(inbox.pressing(), Some(Command::Keyframe { .. })));
+        assert!(matches!(inbox.pressing(), Some(Command::Stop)));
+        assert!(matches!(inbox.pressing(), Some(Command::RemovePeer(PeerKey(1)))));
+        assert!(inbox.pressing().is_none() && inbox.has_commands());
+        assert!(matches!(inbox.command(), Ok(Command::Answer { peer: PeerKey(2), .. })));
+        assert!(matches!(inbox.pressing(), Some(Command::RemovePeer(PeerKey(2)))));
+        assert!(inbox.pressing().is_none() && !inbox.is_empty());
+        assert!(matches!(inbox.command(), Ok(Command::Answer { peer: PeerKey(3), .. })));
+        assert!(inbox.pressing().is_none() && inbox.is_empty());
+        assert!(matches!(inbox.command(), Err(NoCommand::Empty)));
+        drop(handle);
+        assert!(matches!(inbox.command(), Err(NoCommand::Orphaned)));
     }
 }

@@ -164,6 +164,24 @@ pub(crate) enum Command {
     Stop,
 }
 
+impl Command {
+    /// Whether it is about no peer's state, so that it may overtake what came before.
+    pub(crate) fn may_overtake(&self) -> bool {
+        matches!(
+            self,
+            Self::Keyframe { .. } | Self::Data { .. } | Self::DataTrack { .. } | Self::Stop
+        )
+    }
+
+    /// Whether it is of a join, so that media goes before it.
+    pub(crate) fn can_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::AddPeer { .. } | Self::RestartIce(_) | Self::Offer { .. } | Self::Answer { .. }
+        )
+    }
+}
+
 /// The channel of data tracks' packets.
 pub(crate) const DATA_TRACK_CHANNEL: &str = "_data_track";
 /// Where a packet has its handle (LiveKit `pkg/rtc/datatrack/packet.go`).

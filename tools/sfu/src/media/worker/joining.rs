@@ -1,6 +1,6 @@
-//! What is done for those who join, once media leaves time for it.
+//! What signalling asks for, and what is done for those who join, once media leaves time for it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Worker;
 use crate::media::endpoint::Endpoint;
@@ -9,8 +9,11 @@ use crate::media::joins::{Joining, Work};
 use crate::media::message::Command;
 
 /// Of so many things that are done one is a command, if there is one: a join that has begun is to end
-/// before others begin, but commands are of others too.
-const WORK_A_COMMAND: usize = 4;
+/// before others begin, but its answer is a command, behind others' beginnings.
+const WORK_A_COMMAND: usize = 2;
+
+/// How long commands that are not to wait are carried out at a time.
+const PRESSING: Duration = Duration::from_millis(1);
 
 impl Worker {
     /// Takes the datagram that was received, at this time, from a peer: at once, or later if it joins.
@@ -23,11 +26,28 @@ impl Worker {
         }
     }
 
+    /// Carries out commands that are not to wait for media. Whether to stop.
+    pub(super) fn hurry(&mut self) -> bool {
+        let mut until = None;
+        while let Some(command) = self.inbox.pressing() {
+            if matches!(command, Command::Stop) {
+                return true;
+            }
+            self.carry_out(command);
+            let now = (self.clock)();
+            if now >= *until.get_or_insert(now + PRESSING) {
+                break;
+            }
+        }
+        false
+    }
+
     /// Carries out commands and does what waits for those who join, as far as media leaves time for it.
     /// Whether to stop.
     pub(crate) fn join(&mut self, media_waits: bool) -> bool {
         let began = (self.clock)();
         if media_waits && self.joins.is_empty() && !self.inbox.has_commands() {
+            self.joins.worked();
             return false;
         }
         let Some(time) = self.joins.time(began, media_waits) else { return false };
@@ -39,7 +59,7 @@ impl Worker {
                 self.do_joining(joining);
             } else {
                 match self.inbox.command() {
-                    Ok(Command::Stop) | Err(NoCommand::Orphaned) => return true,
+                    Err(NoCommand::Orphaned) => return true,
                     Ok(command) => self.carry_out(command),
                     Err(NoCommand::Empty) => match self.joins.pop() {
                         Some(joining) => self.do_joining(joining),

@@ -141,7 +141,12 @@ impl Worker {
     pub(crate) fn turn(&mut self) -> bool {
         self.answer_reports();
         let media_waits = self.forward();
+        // A slice takes a while, and what is due is due by now.
+        self.begin_turn((self.clock)());
         self.wake_due_peers();
+        if self.hurry() {
+            return true;
+        }
         self.socket.release(self.now);
         // What is written already is not to wait for those who join.
         self.socket.flush();
