@@ -415,6 +415,28 @@ fn what_is_not_of_a_join_waits_for_neither_media_nor_joins() {
 }
 
 #[test]
+fn what_waits_of_who_is_gone_is_counted() {
+    let mut room = FanOut::with_joiners(1, 1);
+    while room.events.is_empty() {
+        room.turn();
+    }
+    let unknown = |room: &mut FanOut| {
+        let answer = room.handle.ask();
+        room.turn();
+        answer.try_recv().unwrap().worker.counted.datagrams_unknown
+    };
+    let before = unknown(&mut room);
+    room.handle.command(Command::RemovePeer(key(1)));
+    // Its checks come before it is removed.
+    room.hand_over();
+    room.now += Duration::from_millis(100);
+    room.let_time_pass();
+    room.hand_over();
+    room.turn();
+    assert!(unknown(&mut room) > before);
+}
+
+#[test]
 fn who_joins_is_not_starved_by_media_without_end() {
     let mut room = FanOut::with_joiners(SEVERAL_SLICES, 3);
     let began = room.now;

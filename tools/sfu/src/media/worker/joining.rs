@@ -18,12 +18,20 @@ const PRESSING: Duration = Duration::from_millis(1);
 impl Worker {
     /// Takes the datagram that was received, at this time, from a peer: at once, or later if it joins.
     pub(super) fn take(&mut self, index: usize, source: Endpoint, at: Instant) {
-        match self.peers.get(index) {
-            Some(peer) if peer.is_joining() => {
-                self.joins.receive(index, peer.key(), source, &self.received.datagram);
-            }
-            _ => self.receive_datagram(index, source, at),
+        let Some(peer) = self.peers.get(index) else { return };
+        if peer.is_joining() {
+            self.joins.receive(index, peer.key(), source, &self.received.datagram);
+            return;
         }
+        if let Some(earlier) = self.joins.take_datagrams(peer.key()) {
+            let latest = std::mem::take(&mut self.received.datagram);
+            for (source, datagram) in earlier {
+                self.received.datagram = datagram.into();
+                self.receive_datagram(index, source, self.now);
+            }
+            self.received.datagram = latest;
+        }
+        self.receive_datagram(index, source, at);
     }
 
     /// Carries out commands that are not to wait for media. Whether to stop.
@@ -76,7 +84,10 @@ impl Worker {
 
     fn do_joining(&mut self, joining: Joining) {
         let Joining { index, peer: key, work } = joining;
-        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.key() == key) else { return };
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.key() == key) else {
+            self.received.unknown += u64::from(work != Work::Wake);
+            return;
+        };
         match work {
             Work::Receive(source, datagram) => {
                 self.received.datagram.clear();
