@@ -436,6 +436,63 @@ fn what_waits_of_who_is_gone_is_counted() {
     assert!(unknown(&mut room) > before);
 }
 
+/// Whether the first who joined fails, to whom an offer went 15 s ago: its answer is behind others who
+/// join, or there is none.
+fn fails_behind_others(answers: bool) -> bool {
+    let mut room = FanOut::with_joiners(1, 1);
+    while room.events.is_empty() {
+        room.turn();
+    }
+    let Ok(Event::Offer { id, sdp, .. }) = room.events.try_recv() else { panic!("no offer") };
+    room.now += Duration::from_secs(15);
+    room.let_time_pass();
+    (2..32).for_each(|index| room.handle.command(adding(index)));
+    let answer = room.answer(1, id, sdp);
+    if answers {
+        room.handle.command(answer);
+    }
+    // More than two seconds, within which the others don't fail.
+    let mut failed = false;
+    for _ in 0..700 {
+        room.turn();
+        while let Ok(event) = room.events.try_recv() {
+            failed |= matches!(event, Event::Failed { peer, .. } if peer == key(1));
+        }
+    }
+    failed
+}
+
+#[test]
+fn nobody_fails_for_an_answer_that_waits_behind_others_who_join() {
+    assert!(!fails_behind_others(true));
+    assert!(fails_behind_others(false));
+}
+
+#[test]
+fn who_is_offered_something_later_is_told_the_rest_at_once() {
+    let mut room = FanOut::with_joiners(SEVERAL_SLICES, 0);
+    let Command::AddPeer { tracks, .. } = adding(0) else { panic!() };
+    let track = TrackOffer { track: TrackKey(2), sid: "TR_2".into(), ..tracks[0].clone() };
+    room.handle.command(Command::Subscribe { peer: key(0), track });
+    room.frame_comes(2);
+    room.turn();
+    room.now += Duration::from_secs(5);
+    room.let_time_pass();
+    room.wire.borrow_mut().kept.clear();
+    room.frame_comes(3);
+    assert!(room.turn());
+    let to = room.clients[0].address;
+    let report = |(address, bytes): &(SocketAddr, Vec<u8>)| {
+        *address == to && Class::of(bytes) == Class::Rtcp
+    };
+    assert!(room.wire.borrow().kept.iter().any(report));
+    assert!(room.events.is_empty());
+    for _ in 0..100 {
+        room.turn();
+    }
+    assert!(matches!(room.events.try_recv(), Ok(Event::Offer { peer, .. }) if peer == key(0)));
+}
+
 #[test]
 fn who_joins_is_not_starved_by_media_without_end() {
     let mut room = FanOut::with_joiners(SEVERAL_SLICES, 3);

@@ -19,6 +19,8 @@ const NEGOTIATION_DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// An offer unanswered for this long ends the peer (LiveKit `negotiationFailedTimeout`).
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How much later it is looked again whether it is answered, where the answer may have come already.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 /// Where the SFU's offers are: at most one is out, changes wait.
 #[derive(Default)]
@@ -38,7 +40,7 @@ struct Outstanding {
     offer: Offer,
     pending: SdpPendingOffer,
     subscriptions: Vec<usize>,
-    sent_at: Instant,
+    answer_by: Instant,
 }
 
 /// An offer to a subscriber.
@@ -76,7 +78,7 @@ impl Offers {
             self.due = Some(now);
         }
         let again = out.filter(|_| suspended)?;
-        again.sent_at = now;
+        again.answer_by = now + NEGOTIATION_TIMEOUT;
         Some(again.offer.clone())
     }
 
@@ -86,15 +88,22 @@ impl Offers {
             return None;
         }
         match &self.outstanding {
-            Some(outstanding) => Some(outstanding.sent_at + NEGOTIATION_TIMEOUT),
+            Some(outstanding) => Some(outstanding.answer_by),
             None => self.due,
         }
     }
 
     /// Whether the client has left an offer unanswered for too long.
     pub(crate) fn timed_out(&self, now: Instant) -> bool {
-        let late = |o: &Outstanding| now >= o.sent_at + NEGOTIATION_TIMEOUT;
+        let late = |o: &Outstanding| now >= o.answer_by;
         !self.suspended && self.outstanding.as_ref().is_some_and(late)
+    }
+
+    /// The answer may have come and not been looked at yet: it is not late for a while.
+    pub(crate) fn wait_on(&mut self, now: Instant) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.answer_by = now + ANSWER_GRACE;
+        }
     }
 
     /// Makes the offer that is due, if any, together with the ledger rows of subscriptions that
@@ -158,7 +167,7 @@ impl Offers {
             offer: offer.clone(),
             pending,
             subscriptions: offered,
-            sent_at: now,
+            answer_by: now + NEGOTIATION_TIMEOUT,
         });
         (Some(offer), ended)
     }

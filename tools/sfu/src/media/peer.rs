@@ -59,7 +59,7 @@ pub(crate) struct Peer {
     state: State,
     /// The earliest deadline in the timers.
     scheduled: Option<Instant>,
-    /// It waits to be woken.
+    /// It waits to be woken, with what is to be negotiated.
     waits: bool,
     channels: Vec<(ChannelId, String)>,
     /// Which of the client's packets are dropped on arrival.
@@ -381,10 +381,8 @@ impl Peer {
             return None;
         }
         let at = at.min(now + PEER_CHECK_INTERVAL);
-        let negotiation = match &self.negotiation {
-            Negotiation::Offers(offers) => offers.next(),
-            Negotiation::Answers(answers) => answers.next(),
-        };
+        // What waits already needs no deadline.
+        let negotiation = if self.waits { None } else { self.next_negotiation() };
         let congestion = self.congestion.as_ref().and_then(|congestion| congestion.next_at());
         let due = [negotiation, self.way.deadline(), congestion, self.outgoing.reports_at];
         let at = due.into_iter().flatten().fold(at, Instant::min);
@@ -444,6 +442,13 @@ impl Peer {
         matches!(&self.negotiation, Negotiation::Offers(offers) if offers.timed_out(now))
     }
 
+    /// The client's answer may be among the commands that wait.
+    pub(crate) fn wait_on_for_answer(&mut self, now: Instant) {
+        if let Negotiation::Offers(offers) = &mut self.negotiation {
+            offers.wait_on(now);
+        }
+    }
+
     /// What the client gets has changed; gives the moment to call [`negotiate`](Self::negotiate).
     pub(crate) fn want_negotiation(&mut self, now: Instant) -> Instant {
         match &mut self.negotiation {
@@ -454,11 +459,14 @@ impl Peer {
 
     /// Whether the client may have to be told something now.
     pub(crate) fn has_to_negotiate(&self, now: Instant) -> bool {
-        let next = match &self.negotiation {
+        self.next_negotiation().is_some_and(|at| at <= now)
+    }
+
+    fn next_negotiation(&self) -> Option<Instant> {
+        match &self.negotiation {
             Negotiation::Offers(offers) => offers.next(),
             Negotiation::Answers(answers) => answers.next(),
-        };
-        next.is_some_and(|at| at <= now)
+        }
     }
 
     /// What the client is to be told now, if anything, together with the ledger rows of

@@ -260,27 +260,38 @@ impl Worker {
             if peer.key() != key || !peer.take_due(self.now) {
                 continue;
             }
-            if !peer.is_joining() && !peer.has_to_negotiate(self.now) {
-                self.wake(index);
-            } else if peer.begin_waiting() {
+            let joins = peer.is_joining();
+            if (joins || peer.has_to_negotiate(self.now)) && peer.begin_waiting() {
                 self.joins.wake(index, key);
+            }
+            if !joins {
+                self.tend(index);
             }
         }
     }
 
-    /// Does what is due of a peer.
+    /// Does what is due of a peer, and negotiates.
     pub(super) fn wake(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.negotiation_timed_out(self.now) {
-            self.fail(index, PeerFailure::OfferUnanswered);
-            return;
+            if !self.inbox.has_commands() {
+                self.fail(index, PeerFailure::OfferUnanswered);
+                return;
+            }
+            peer.wait_on_for_answer(self.now);
         }
+        self.negotiate(index);
+        self.tend(index);
+    }
+
+    /// Does what is due of a peer, but for what is to be negotiated.
+    fn tend(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
         if peer.restart_timed_out(self.now) {
             self.lose(index, PeerFailure::NotRestarted);
         }
         self.send_reports(index);
         self.follow_congestion(index);
-        self.negotiate(index);
         self.advance(index);
     }
 
