@@ -494,6 +494,22 @@ fn who_is_offered_something_later_is_told_the_rest_at_once() {
 }
 
 #[test]
+fn a_worker_whose_events_find_no_room_leaves_signalling_time_to_make_some() {
+    // More offers than the channel holds.
+    let mut room = FanOut::with_joiners(1, 70);
+    for _ in 0..300 {
+        room.turn();
+        let sleep = room.worker.sleep();
+        if !sleep.is_zero() {
+            assert_eq!(room.events.len(), 64);
+            assert!(sleep <= Duration::from_millis(1), "{sleep:?}");
+            return;
+        }
+    }
+    panic!("it spins");
+}
+
+#[test]
 fn who_joins_is_not_starved_by_media_without_end() {
     let mut room = FanOut::with_joiners(SEVERAL_SLICES, 3);
     let began = room.now;

@@ -38,6 +38,10 @@ const GATHER: Duration = Duration::from_millis(1);
 /// Longest sleep; nothing depends on it but the promptness of stopping.
 const SLEEP_MAX: Duration = Duration::from_millis(200);
 
+/// Longest sleep while events wait for room: the thread that makes it gives way to this one, so must be
+/// left some time.
+const EVENTS_INTERVAL: Duration = Duration::from_millis(1);
+
 /// How often a worker whose socket failed looks whether its last events can be said.
 const LAST_EVENTS_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -168,13 +172,15 @@ impl Worker {
         }
     }
 
-    fn sleep(&self) -> Duration {
-        let waits = !self.inbox.is_empty() || !self.joins.is_empty() || self.has_media();
-        if waits || !self.events.is_empty() {
+    /// How long nothing is to be done unless something comes.
+    pub(crate) fn sleep(&self) -> Duration {
+        if !self.inbox.is_empty() || !self.joins.is_empty() || self.has_media() {
             return Duration::ZERO;
         }
+        let longest = if self.events.is_empty() { SLEEP_MAX } else { EVENTS_INTERVAL };
         let next = [self.timers.next(), self.socket.next_release()].into_iter().flatten().min();
-        next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now()).min(SLEEP_MAX))
+        let now = (self.clock)();
+        next.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
     }
 
     /// It is so late now.
