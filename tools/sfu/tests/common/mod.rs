@@ -64,6 +64,10 @@ pub fn token(identity: &str, grants: VideoGrants) -> String {
         .unwrap()
 }
 
+/// A client knows that it is connected before the SFU does, which puts the media of others first; so long
+/// afterwards it does, too.
+const KNOWN_AFTER: Duration = Duration::from_millis(50);
+
 /// One peer connection of the client.
 pub struct Connection {
     pub rtc: Rtc,
@@ -76,6 +80,8 @@ pub struct Connection {
     /// Those that did.
     pub diverted: u64,
     timeout: Instant,
+    connected_at: Option<Instant>,
+    /// Connected, and the SFU knows.
     pub connected: bool,
     /// Nothing leaves.
     pub muted: bool,
@@ -229,6 +235,7 @@ impl Connection {
             diverted: 0,
             timeout: now,
             connected: false,
+            connected_at: None,
             muted: false,
             sink: false,
             lose: None,
@@ -277,6 +284,7 @@ impl Connection {
             self.input(Input::Timeout(now));
         }
         self.drain(events);
+        self.connected |= self.connected_at.is_some_and(|at| at + KNOWN_AFTER <= now);
     }
 
     /// Who is told goodbye before its data channels stand can't close them: str0m says so, and is
@@ -325,7 +333,7 @@ impl Connection {
                     let socket = other.unwrap_or(&self.socket);
                     socket.send_to(&t.contents, t.destination).unwrap();
                 }
-                Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(Event::Connected) => self.connected_at = Some(Instant::now()),
                 Output::Event(Event::IceConnectionStateChange(state)) => self.ice = Some(state),
                 Output::Event(event) => events.push(event),
             }
