@@ -29,6 +29,15 @@ impl Link {
         Self { start, estimator, throttle, now_us: 0, free_us: 0, remb }
     }
 
+    /// At these milliseconds it told so many bits a second, as libwebrtc did, or off by less than a share.
+    fn assert_tells(&self, libwebrtcs: &[(u64, f64)], off: f64) {
+        for &(at_ms, bitrate_bps) in libwebrtcs {
+            let ours = self.remb.iter().find(|remb| remb.0 >= at_ms).unwrap();
+            assert_eq!(ours.0, at_ms);
+            assert!((ours.1 / bitrate_bps - 1.0).abs() < off, "{ours:?}, libwebrtc {bitrate_bps}");
+        }
+    }
+
     /// Sends so long at this rate, in frames of packets that leave at once.
     fn send(&mut self, bitrate_bps: u64, link_bps: u64, queue: Duration, length: Duration) {
         let until = self.now_us + length.as_micros() as u64;
@@ -136,12 +145,8 @@ fn its_estimates_are_libwebrtcs_of_the_same_packets() {
         (44_776, 2_396_428.0),
         (48_842, 2_409_760.0),
     ];
-    for (at_ms, bitrate_bps) in libwebrtcs {
-        let ours = link.remb.iter().find(|remb| remb.0 >= at_ms).unwrap();
-        assert_eq!(ours.0, at_ms);
-        // It rounds times to milliseconds otherwise, which is an update more or less.
-        assert!((ours.1 / bitrate_bps - 1.0).abs() < 0.04, "{ours:?}, libwebrtc {bitrate_bps}");
-    }
+    // It rounds times to milliseconds otherwise, which is an update more or less.
+    link.assert_tells(&libwebrtcs, 0.04);
 }
 
 /// The numbers are libwebrtc's again: with frames of one packet it knows a rate after four distances, which
@@ -151,18 +156,15 @@ fn a_low_layer_that_comes_first_is_a_probe() {
     let mut link = Link::new();
     link.send(160_000, FAST_BPS, NO_QUEUE, s(6));
     link.send(640_000, FAST_BPS, NO_QUEUE, s(14));
-    for (at_ms, bitrate_bps) in [
+    let libwebrtcs = [
         (143, 160_841.0),
         (2_243, 189_054.0),
         (6_410, 258_243.0),
         (10_609, 356_759.0),
         (14_809, 492_895.0),
         (19_009, 680_979.0),
-    ] {
-        let ours = link.remb.iter().find(|remb| remb.0 >= at_ms).unwrap();
-        assert_eq!(ours.0, at_ms);
-        assert!((ours.1 / bitrate_bps - 1.0).abs() < 0.001, "{ours:?}, libwebrtc {bitrate_bps}");
-    }
+    ];
+    link.assert_tells(&libwebrtcs, 0.001);
 }
 
 #[test]
