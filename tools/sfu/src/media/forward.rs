@@ -6,8 +6,9 @@
 //! so that packets of a frame can leave as one run.
 //!
 //! A round goes to every subscriber once. It is made in slices, between which the worker looks what has
-//! come: who is still to be visited gets what came meanwhile too, of other tracks as well, so that a large keyframe to thousands
-//! of subscribers does not hold up the frames behind it for longer than itself.
+//! come: who is still to be visited gets what came meanwhile too, of other tracks as well, so that a
+//! large keyframe to thousands of subscribers does not hold up the frames behind it for longer than
+//! itself.
 
 use std::time::{Duration, Instant};
 

@@ -11,9 +11,8 @@ use super::packet::MediaBatch;
 use crate::ledger::{CongestionLedger, PublishedTrackLedger, SubscriberTrackLedger, WorkerLedger};
 
 /// Commands waiting for one worker at most, and as many of those that overtake them. The signalling
-/// thread waits when it is full; a worker
-/// always goes on with them, though media comes first, and never waits for signalling, so this can't
-/// deadlock.
+/// thread waits when it is full; a worker always goes on with them, though media comes first, and
+/// never waits for signalling, so this can't deadlock.
 const COMMANDS_MAX: usize = 65_536;
 
 /// Media batches from other workers waiting for one worker at most; more are dropped and counted
