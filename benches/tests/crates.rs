@@ -347,8 +347,6 @@ fn a_forbidden_use_is_found_itself_through_others_and_around_the_disk_thread() {
 const NAMED_NOWHERE: &[(&str, &str)] = &[
     ("stampede-benches", "base64"),
     ("stampede-benches", "futures-util"),
-    ("stampede-benches", "livekit-protocol"),
-    ("stampede-benches", "prost"),
     ("stampede-benches", "tokio-tungstenite"),
     ("stampede-benches", "tracing-subscriber"),
 ];
