@@ -5,14 +5,21 @@
 //! Most are never asked for, and those of a room of a hundred tracks have a hundred kilobytes of lines
 //! that repeat: they are packed once the negotiation has been quiet for a while.
 
-use std::io::{Read, Write};
+use std::cell::RefCell;
+use std::io::Read;
 
-use flate2::Compression;
 use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// Shorter ones are not worth it.
 const PACKED_FROM_BYTES: usize = 512;
+/// A description has at least this many bytes for one of those packed.
+const PACKED_PART: usize = 6;
+
+thread_local! {
+    /// Three hundred kilobytes, which would take longer to make for each participant than to use.
+    static PACKER: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), false));
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Descriptions {
@@ -33,10 +40,21 @@ struct Packed {
 
 impl Packed {
     fn new(texts: &[Box<str>; 2]) -> Option<Self> {
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-        // Writing to memory does not fail; the plain texts are right all the same.
-        texts.iter().try_for_each(|text| encoder.write_all(text.as_bytes())).ok()?;
-        let bytes = encoder.finish().ok()?.into_boxed_slice();
+        let both = texts.concat();
+        let mut bytes = Vec::with_capacity(both.len() / PACKED_PART);
+        PACKER.with_borrow_mut(|packer| {
+            packer.reset();
+            loop {
+                let rest = &both.as_bytes()[packer.total_in() as usize..];
+                bytes.reserve(1 + rest.len() / PACKED_PART);
+                // Packing in memory does not fail; the plain texts are right all the same.
+                match packer.compress_vec(rest, &mut bytes, FlushCompress::Finish).ok()? {
+                    Status::StreamEnd => return Some(()),
+                    Status::Ok | Status::BufError => {}
+                }
+            }
+        })?;
+        let bytes = bytes.into_boxed_slice();
         Some(Self { bytes, offer_bytes: texts[0].len() })
     }
 
