@@ -243,9 +243,11 @@ fn a_second(row: &mut Map<String, Value>, length_s: f64) {
     if (0.9..1.1).contains(&length_s) {
         return;
     }
-    for key in COUNTS {
-        let count = row.get(key).and_then(Value::as_f64).filter(|_| length_s >= LENGTH_S_MIN);
-        row.insert(key.to_owned(), count.map_or(Value::Null, |count| json!(count / length_s)));
+    for (key, value) in row {
+        if COUNTS.contains(&key.as_str()) || key.starts_with("counters.") {
+            let count = value.as_f64().filter(|_| length_s >= LENGTH_S_MIN);
+            *value = count.map_or(Value::Null, |count| json!(count / length_s));
+        }
     }
 }
 
@@ -350,15 +352,19 @@ fn topic(key: &str) -> (String, String, Unit) {
         Unit::Plain if key.contains("_ms") => Unit::Milliseconds,
         unit => unit,
     };
-    if key.contains("latency") {
+    let counted = key.strip_prefix("counters.");
+    if key.contains("latency") && counted.is_none() {
         return ("Latency".to_owned(), spaced(key), unit);
     }
-    match key.split_once('.') {
-        Some((section, rest)) => {
+    match (counted.unwrap_or(key).split_once('.'), counted) {
+        (Some((section, rest)), Some(_)) => {
+            (format!("Counted a second: {}", spaced(section)), spaced(rest), unit)
+        }
+        (Some((section, rest)), None) => {
             let title = format!("{}{}", section[..1].to_uppercase(), spaced(&section[1..]));
             (title, spaced(rest), unit)
         }
-        None => ("Other figures".to_owned(), spaced(key), unit),
+        (None, _) => ("Other figures".to_owned(), spaced(key), unit),
     }
 }
 
@@ -681,7 +687,8 @@ mod tests {
         let row = |value: Value| value.as_object().unwrap().clone();
         let rows = [row(json!({
             "t_s": 1, "latency_p50_ms": 3.0, "latency_p99_ms": 9.0, "server.cpu_cores": 0.5,
-            "server.packets_out": 12, "odd": 1
+            "server.packets_out": 12, "odd": 1, "counters.video.latency_source.sender_report": 2,
+            "counters.video.frames.complete": 25
         }))];
         let plots = wanted(&rows, 1);
         let of = |title: &str, unit| {
@@ -690,6 +697,7 @@ mod tests {
         };
         assert_eq!(of("Latency", Unit::Milliseconds), 2);
         assert_eq!(of("Server", Unit::Plain), 2);
+        assert_eq!(of("Counted a second: video", Unit::Plain), 2);
         assert_eq!(of("Other figures", Unit::Plain), 1);
     }
 
