@@ -58,6 +58,10 @@ const SENDING_TICK: Duration = Duration::from_micros(100);
 /// Datagrams received at a time at least, however soon a publisher has something to send: fewer
 /// would cost more in system calls than they are late.
 const RECEIVED_BEFORE_SENDING_MIN: usize = 128;
+/// After sending, a worker does other things for at least this part of the time that it took, even if
+/// more is due: where sending alone is more than a core can do, joins and snapshots go on, and the
+/// lateness tells.
+const REST_AFTER_SENDING: u32 = 4;
 /// How often counters are handed out.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 
@@ -160,6 +164,8 @@ pub(crate) struct Worker {
     sending: TimerWheel,
     /// No publisher has anything to send before.
     sends_at: Instant,
+    /// Nor does any before, whatever is due ([`REST_AFTER_SENDING`]).
+    rests_until: Instant,
     fired: Vec<(u32, u64)>,
     /// `socket << 32 | index in batch`, sorted: the batch grouped by peer, in order of arrival.
     order: Vec<u64>,
@@ -203,6 +209,7 @@ impl Worker {
             receiving: TimerWheel::new(now, RECEIVING_TICK),
             sending: TimerWheel::new(now, SENDING_TICK),
             sends_at: now,
+            rests_until: now,
             fired: Vec::new(),
             order: Vec::new(),
             scratch: Scratch::default(),
@@ -389,7 +396,7 @@ impl Worker {
     /// Sends what publishers have due. A batch, a burst of commands or a handshake takes longer than a
     /// packet may be late, so this is asked between any two peers.
     fn send_if_due(&mut self) {
-        if self.sending.is_empty() || Instant::now() < self.sends_at {
+        if self.sending.is_empty() || Instant::now() < self.sends_at.max(self.rests_until) {
             return;
         }
         let clock = self.clocks.read();
@@ -405,6 +412,8 @@ impl Worker {
                 streams.flush();
             }
         }
+        let ended = Instant::now();
+        self.rests_until = ended + (ended - clock.now) / REST_AFTER_SENDING;
     }
 
     /// Wakes the peer of an entry that a wheel gave out, if it is due.
