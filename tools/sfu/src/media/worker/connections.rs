@@ -208,7 +208,7 @@ impl Worker {
         subscription.count_nack(missing.sequences());
         let track = subscription.track();
         let Some(known) = self.tracks.get(track) else { return };
-        let sending = peer.sending(&mut self.socket, self.now, Instant::now());
+        let sending = peer.sending(&mut self.socket, self.now, (self.clock)());
         let Some((subscriptions, mut egress, _)) = sending else { return };
         if let Some(subscription) = subscriptions.of_track(track) {
             subscription.resend(&mut egress, known, missing.sequences());
