@@ -282,6 +282,20 @@ const CRATES: &[Row] = &[
         never: &[],
         system: true,
     },
+    // Of tests alone: above the SFU, for it holds one, and used by nobody.
+    Row {
+        name: "stampede-sim",
+        uses: &[
+            "stampede-core",
+            "stampede-counters",
+            "stampede-media",
+            "stampede-report",
+            "stampede-sfu",
+            "stampede-signaling",
+        ],
+        never: &["clap", "ratatui", "stampede-engine"],
+        system: false,
+    },
 ];
 
 #[test]

@@ -280,6 +280,29 @@ fn losses_with_rtx_are_all_repaired_and_the_recording_is_whole() {
     }
 }
 
+/// Found by the simulator: what comes behind its deadline ends its gap before anything gives up on it.
+#[test]
+fn a_repair_that_comes_too_late_does_not_stop_the_recording() {
+    let mut pair = connect(true);
+    let (video, rtx) = (*pair.video, *pair.rtx);
+    pair.sim.fate = Box::new(move |bytes| match rtp(bytes) {
+        Some((ssrc, 14)) if ssrc == video => Fate::Drop,
+        // 10 ms each way are the link's: 530 ms after the gap was seen, and within the grace.
+        Some((ssrc, _)) if ssrc == rtx => Fate::Deliver(ms(510)),
+        _ => Fate::Deliver(ms(0)),
+    });
+    let clip = vp8_clip(90, 30, 30, |_| 4);
+    pair.send(&clip, pair.video, pair.video_pt, 1);
+    pair.sim.run(ms(100));
+    let recorded: Vec<_> = pair.sim.sink.recorded.iter().map(|(_, frame)| &frame.data).collect();
+    // The fourth frame is cut, and all that follow on it up to the keyframe.
+    let whole: Vec<_> =
+        (0..3).chain(30..90).map(|frame| frame_data(frame, frame % 30 == 0, 400)).collect();
+    assert_eq!(recorded, whole.iter().collect::<Vec<_>>());
+    let packets = of(&pair.sim.finish(), MediaKind::Video).packets;
+    assert_eq!((packets.missing, packets.late, packets.unrecovered), (1, 1, 1));
+}
+
 #[test]
 fn losses_without_rtx_break_the_chain_and_ask_for_keyframes() {
     let mut pair = connect(false);

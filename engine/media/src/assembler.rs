@@ -256,6 +256,14 @@ impl FrameAssembler {
         self.base
     }
 
+    /// True if something below `sequence` is missing and not given up: only
+    /// [`abandon_before`](Self::abandon_before) lets go what is behind it.
+    pub fn waits_before(&self, sequence: u64) -> bool {
+        let count = sequence.saturating_sub(self.base.unwrap_or(sequence));
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        self.slots.iter().take(count).any(|slot| matches!(slot, Slot::Empty))
+    }
+
     /// Packets held back because something before them is missing or their frame is still open.
     pub fn packets_waiting(&self) -> usize {
         self.slots.iter().filter(|slot| matches!(slot, Slot::Packet(_))).count()

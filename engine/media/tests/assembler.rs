@@ -147,6 +147,19 @@ fn a_frame_put_before_an_open_one_is_looked_at_from_its_start() {
 }
 
 #[test]
+fn what_it_waits_for_lies_before_what_is_behind_it() {
+    let mut assembler = vp8();
+    assert!(!assembler.waits_before(9));
+    push(&mut assembler, 1, 0, false, START);
+    push(&mut assembler, 2, 0, false, MORE);
+    assert!(!assembler.waits_before(9), "an open frame is no gap");
+    push(&mut assembler, 4, 0, true, MORE);
+    assert_eq!([3, 4, 9].map(|floor| assembler.waits_before(floor)), [false, true, true]);
+    assembler.abandon_before(5);
+    assert!(!assembler.waits_before(9));
+}
+
+#[test]
 fn padding_is_neither_waited_for_nor_lost() {
     let mut assembler = vp8();
     push(&mut assembler, 0, 0, false, KEY);

@@ -62,7 +62,8 @@ fn by_figures(facts: &Facts) -> Verdict {
     }
     if let Some((mut fault, reason)) = failure(facts) {
         reasons.push(reason);
-        for (whose, reason) in blackout.found {
+        let stutters = blackout.stutters.map(|reason| (Fault::Unknown, reason));
+        for (whose, reason) in blackout.found.into_iter().chain(stutters) {
             fault = if fault == Fault::Unknown && whose != Fault::None { whose } else { fault };
             reasons.push(reason);
         }
@@ -90,6 +91,7 @@ fn by_figures(facts: &Facts) -> Verdict {
             result = Outcome::Fail;
         }
     }
+    found.extend(blackout.stutters.map(|reason| (Fault::Unknown, reason)));
     if facts.lost_joins.too_many(facts.started) {
         result = Outcome::Fail;
     }

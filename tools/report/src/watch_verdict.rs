@@ -22,13 +22,16 @@ pub(super) struct Blackout {
     pub(super) failed: bool,
     /// Whose fault each cause is, and what happened, what took most time first.
     pub(super) found: Vec<(Fault, String)>,
+    /// Most of it lay in gaps shorter than an interruption, whose causes are not kept: what is known
+    /// of lost packets says more.
+    pub(super) stutters: Option<String>,
 }
 
 /// Judges it; `loss` is whose fault lost packets are.
 pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
     let watch = &facts.watch;
     let failed = watch.kinds.iter().any(Missed::is_too_much);
-    let mut found: Vec<(Fault, String)> = watch
+    let found: Vec<(Fault, String)> = watch
         .groups
         .iter()
         .take(GROUPS_MAX)
@@ -45,10 +48,9 @@ pub(super) fn judge(facts: &Facts, loss: Fault) -> Blackout {
         .map(|one| one.total_s)
         .sum();
     let missed_s: f64 = watch.kinds.iter().map(|kind| kind.missed_s).sum();
-    if failed && explained_s < missed_s / 2.0 {
-        found.push((Fault::Unknown, format!("unknown: {}", stuttering(watch))));
-    }
-    Blackout { failed, found }
+    let stutters =
+        (failed && explained_s < missed_s / 2.0).then(|| format!("unknown: {}", stuttering(watch)));
+    Blackout { failed, found, stutters }
 }
 
 /// This process stood still for long enough to explain what could not be watched: it says nothing
@@ -231,7 +233,8 @@ mod tests {
     use stampede_counters::ImpairCounters;
 
     use super::*;
-    use crate::facts::OnPurposeFacts;
+    use crate::facts::{LedgerFacts, OnPurposeFacts};
+    use crate::types::Outcome;
 
     #[test]
     fn what_was_done_on_purpose_is_called_by_what_did_it() {
@@ -276,6 +279,33 @@ mod tests {
         );
         assert!(impair.contains("packets were dropped on purpose (--impair, "), "{impair}");
         assert!(said(3, true).contains("broken (--fault) or packets dropped (--impair"));
+    }
+
+    #[test]
+    fn lost_packets_are_put_down_to_who_lost_them_also_where_short_gaps_are_many() {
+        let missed = Missed { expected_s: 100.0, missed_s: 5.0 };
+        let watch = WatchFacts { kinds: [missed, Missed::default()], ..WatchFacts::default() };
+        let run = |unrecovered| Facts {
+            joined: 3,
+            started: 3,
+            received: 900,
+            expected: 1_000,
+            missing: 100,
+            repaired: 100 - unrecovered,
+            unrecovered,
+            bounded_unrecovered: unrecovered,
+            bounded_expected: 1_000,
+            ledger: Some(LedgerFacts { packets_sent: 1_000, ..LedgerFacts::default() }),
+            watch: watch.clone(),
+            ..Facts::default()
+        };
+        let verdict = crate::judge::judge(&run(50));
+        assert_eq!((verdict.result, verdict.fault), (Outcome::Fail, Fault::Network));
+        assert!(verdict.reasons[0].starts_with("network: 50 of 1,000 packets"), "{verdict:?}");
+        assert!(verdict.reasons[1].starts_with("unknown: 5.0 % of the video"), "{verdict:?}");
+        // Everything came, so what they were is not known.
+        let verdict = crate::judge::judge(&run(0));
+        assert_eq!((verdict.result, verdict.fault), (Outcome::Fail, Fault::Unknown));
     }
 
     #[test]

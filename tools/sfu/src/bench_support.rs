@@ -72,9 +72,9 @@ fn look_at_the_clock() -> Instant {
 
 /// What the worker sent: kept while clients listen, else written over and counted.
 #[derive(Default)]
-struct Wire {
+pub(crate) struct Wire {
     listened_to: bool,
-    kept: Vec<(SocketAddr, Vec<u8>)>,
+    pub(crate) kept: Vec<(SocketAddr, Vec<u8>)>,
     buffer: Vec<u8>,
     stats: UdpStats,
     /// Sends that this was: packets of one length to one place are one, and a shorter one ends it, as
@@ -95,6 +95,11 @@ struct Run {
 }
 
 impl Wire {
+    /// One whose clients listen.
+    pub(crate) fn listened_to() -> Self {
+        Self { listened_to: true, ..Self::default() }
+    }
+
     fn count_run(&mut self, destination: SocketAddr, len: usize) {
         let latest = self.run.filter(|run| {
             !run.ended
@@ -111,9 +116,10 @@ impl Wire {
     }
 }
 
-struct Memory {
-    wire: Rc<RefCell<Wire>>,
-    waker: Waker,
+/// A backend whose network is a [`Wire`], and which receives nothing.
+pub(crate) struct Memory {
+    pub(crate) wire: Rc<RefCell<Wire>>,
+    pub(crate) waker: Waker,
 }
 
 impl Backend for Memory {
@@ -299,7 +305,7 @@ impl FanOut {
         let waker = backend.unwrap().0.waker();
         let address = SocketAddr::from(([127, 0, 0, 1], 9_999));
         let (handle, inbox) = WorkerHandle::new(waker.clone(), address);
-        let wire = Rc::new(RefCell::new(Wire { listened_to: true, ..Wire::default() }));
+        let wire = Rc::new(RefCell::new(Wire::listened_to()));
         let memory = Memory { wire: wire.clone(), waker };
         let config = ConnectionConfig::generate(crypto.clone()).unwrap();
         let cohorts = Cohorts::new(Vec::new(), 1, now);

@@ -41,6 +41,9 @@ mod report;
 mod server;
 mod state;
 mod twirp;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod virtual_sfu;
 mod ws;
 
 pub use faults::SfuFaults;

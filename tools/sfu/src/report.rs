@@ -52,7 +52,8 @@ impl Reporter {
     }
 }
 
-fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
+/// Puts the workers' parts into what the rooms know.
+pub(crate) fn merge(ledger: &mut Ledger, reports: Vec<WorkerReport>) {
     let mut published: HashMap<Arc<str>, Vec<PublishedTrackLedger>> = HashMap::new();
     let mut subscribed: HashMap<Arc<str>, BTreeMap<Arc<str>, Vec<SubscriberTrackLedger>>> =
         HashMap::new();

@@ -185,6 +185,14 @@ impl Hub {
         Ledger { signalling: self.counted, rooms, ..Ledger::default() }
     }
 
+    /// How many there are: participants, rooms, known peers and websockets, and whom workers carry.
+    #[cfg(feature = "bench")]
+    pub(crate) fn census(&self) -> [usize; 5] {
+        let participants = self.rooms.values().map(|room| room.participants.len()).sum();
+        let load = self.load.iter().sum();
+        [participants, self.rooms.len(), self.peers.len(), self.signals.len(), load]
+    }
+
     fn next_key(&mut self) -> u64 {
         self.next_key += 1;
         self.next_key

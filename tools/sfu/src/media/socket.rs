@@ -20,6 +20,8 @@ pub(crate) struct MediaSocket {
     tcp: Option<TcpClients>,
     /// What is written for a client over TCP.
     buffer: Vec<u8>,
+    /// What time it is.
+    clock: fn() -> Instant,
 }
 
 /// A datagram to a peer that is still to be written.
@@ -40,7 +42,12 @@ impl MediaSocket {
         malformer: Option<Malformer>,
     ) -> Self {
         let (held, tcp, buffer) = (Held::default(), None, Vec::new());
-        Self { backend, socket, held, malformer, tcp, buffer }
+        Self { backend, socket, held, malformer, tcp, buffer, clock: Instant::now }
+    }
+
+    /// Goes by its worker's clock.
+    pub(crate) fn with_clock(self, clock: fn() -> Instant) -> Self {
+        Self { clock, ..self }
     }
 
     /// Takes clients over TCP too.
@@ -163,7 +170,7 @@ impl MediaSocket {
         let class = datagram.class;
         // Writing a burst to many subscribers takes a while, so a delay counts from when this one's
         // turn has come, not from the start of the turn.
-        let now = if impair.holds_packets() { Instant::now() } else { now };
+        let now = if impair.holds_packets() { (self.clock)() } else { now };
         let fate = impair.decide(now, class, datagram.len);
         let Fate::Deliver { at, twice, .. } = fate else { return fate };
         let copies = 1 + u8::from(twice);

@@ -39,7 +39,15 @@ impl Recorder {
         self.assembler.skip(sequence);
     }
 
-    /// What is missing before this number does not come any more.
+    /// What is missing before this number does not come any more. Where nothing is, what came before
+    /// the first packet may still be put in front.
+    pub(super) fn give_up_before(&mut self, sequence: u64) {
+        if self.assembler.waits_before(sequence) {
+            self.assembler.abandon_before(sequence);
+        }
+    }
+
+    /// The same, and what would be put in front does not come any more either.
     pub(super) fn abandon_before(&mut self, sequence: u64) {
         self.assembler.abandon_before(sequence);
     }

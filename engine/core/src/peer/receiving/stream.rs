@@ -258,6 +258,10 @@ impl Stream {
             outbox.sample(sample);
         }
         if let Some(recorder) = &mut self.recorder {
+            // Not at the deadline alone: what comes behind it ends a gap too, and so does a full window.
+            if let Some(floor) = self.ledger.sequences.open_floor() {
+                recorder.give_up_before(floor);
+            }
             recorder.follow(&mut self.ledger, outbox);
         }
     }

@@ -1,8 +1,6 @@
 //! What subscribers tell of the way to them, and what they get for it. It is looked at for each RTCP
 //! packet that tells something, and where somebody lacks a layer, never for a packet of media.
 
-use std::time::Instant;
-
 use stampede_core::MediaKind;
 use str0m::rtp::rtcp::Twcc;
 
@@ -173,7 +171,7 @@ impl Worker {
             subscription.pads(track).then_some((subscription.track(), track))
         };
         let Some((track, known)) = peer.subscriptions().find_map(carrier) else { return };
-        let sending = peer.sending(&mut self.socket, self.now, Instant::now());
+        let sending = peer.sending(&mut self.socket, self.now, (self.clock)());
         let Some((subscriptions, mut egress, _)) = sending else { return };
         let Some(subscription) = subscriptions.of_track(track) else { return };
         let (packets, sent) = subscription.pad(&mut egress, known, bytes);

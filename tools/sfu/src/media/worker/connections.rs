@@ -24,10 +24,25 @@ impl Worker {
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn take_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
         let source = Endpoint::udp(source);
-        let Some(peer) = self.peers.of_datagram(source, datagram) else { return };
+        let Some(peer) = self.peers.of_datagram(source, datagram) else {
+            self.received.unknown += 1;
+            return;
+        };
         self.received.datagram.clear();
         self.received.datagram.extend_from_slice(datagram);
         self.take(peer, source, self.now);
+    }
+
+    /// How many there are: peers, and tracks that anybody sends or gets.
+    #[cfg(feature = "bench")]
+    pub(crate) fn census(&self) -> [usize; 2] {
+        [self.peers.len(), self.tracks.iter().count()]
+    }
+
+    /// What the wall clock says now.
+    #[cfg(feature = "bench")]
+    pub(crate) fn set_wall(&mut self, wall: std::time::SystemTime) {
+        self.wall = (self.now, wall);
     }
 
     /// Gives the peer the datagram that was received at this time.
@@ -208,7 +223,7 @@ impl Worker {
         subscription.count_nack(missing.sequences());
         let track = subscription.track();
         let Some(known) = self.tracks.get(track) else { return };
-        let sending = peer.sending(&mut self.socket, self.now, Instant::now());
+        let sending = peer.sending(&mut self.socket, self.now, (self.clock)());
         let Some((subscriptions, mut egress, _)) = sending else { return };
         if let Some(subscription) = subscriptions.of_track(track) {
             subscription.resend(&mut egress, known, missing.sequences());

@@ -103,7 +103,7 @@ impl Worker {
             clock,
             now: clock(),
             wall: (Instant::now(), SystemTime::now()),
-            socket: parts.socket,
+            socket: parts.socket.with_clock(clock),
             inbox: parts.inbox,
             events: parts.events,
             siblings: parts.siblings,

@@ -1,0 +1,264 @@
+//! What a seed stands for: who is there, over which ways, and what goes wrong when.
+
+use std::time::Duration;
+
+use stampede_signaling::session::SignalVersion;
+
+use crate::client::ClientSpec;
+use crate::link::Conditions;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// Packets to subscribers are lost: share, and how many in a row.
+    Loss(f64, f64),
+    /// Packets to the SFU are lost.
+    LossUp(f64, f64),
+    /// Packets are so much later, and up to as much again.
+    Delay(Duration),
+    /// Packets to subscribers are overtaken.
+    Reorder(f64),
+    /// Packets to subscribers come twice.
+    Duplicate(f64),
+    /// So many bits a second fit to a subscriber.
+    Rate(u64),
+    /// Longer datagrams of media don't pass.
+    Mtu(usize),
+    /// A NAT forgets its mapping and makes another.
+    Rebind,
+    /// Nothing passes, signalling included.
+    Partition,
+    /// The SFU dies, and another one starts at its address.
+    Death,
+    /// The SFU itself drops a share of what it sends (its `--drop`).
+    ServerLoss(f64),
+    /// A websocket is reset.
+    SignalReset,
+    /// A participant's wall clock is set forwards by so many milliseconds, or back.
+    ClockStep(i64),
+}
+
+impl Fault {
+    /// Its kind, for the trace and for tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss(_, burst) if burst > 1.0 => "bursts",
+            Self::Loss(..) => "loss",
+            Self::LossUp(..) => "loss up",
+            Self::Delay(_) => "delay",
+            Self::Reorder(_) => "reorder",
+            Self::Duplicate(_) => "duplicate",
+            Self::Rate(_) => "rate",
+            Self::Mtu(_) => "mtu",
+            Self::Rebind => "rebind",
+            Self::Partition => "partition",
+            Self::Death => "death",
+            Self::ServerLoss(_) => "server loss",
+            Self::SignalReset => "signal reset",
+            Self::ClockStep(_) => "clock step",
+        }
+    }
+
+    /// It is of one moment; else it lasts.
+    #[must_use]
+    pub fn is_moment(self) -> bool {
+        matches!(self, Self::Rebind | Self::SignalReset | Self::ClockStep(_))
+    }
+}
+
+/// When something goes wrong for whom.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Planned {
+    /// What.
+    pub fault: Fault,
+    /// For whom; nobody in particular is everybody that it can be done to.
+    pub client: Option<usize>,
+    /// From when, since the start.
+    pub from: Duration,
+    /// For how long.
+    pub lasts: Duration,
+}
+
+impl Planned {
+    /// When it is over.
+    #[must_use]
+    pub fn until(&self) -> Duration {
+        self.from + self.lasts
+    }
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Of everything that is random and no secret.
+    pub seed: u64,
+    /// Who is there.
+    pub clients: Vec<ClientSpec>,
+    /// How long a datagram takes to each of them and back.
+    pub delays: Vec<Duration>,
+    /// Media workers of the SFU.
+    pub workers: usize,
+    /// What goes wrong.
+    pub faults: Vec<Planned>,
+    /// How long it goes on at least.
+    pub duration: Duration,
+}
+
+impl Plan {
+    /// The plan of a seed. One in fourteen has no fault; of the others a fifth have two.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        rng.u64(..);
+        let mut plan = Self::without_faults(seed, &mut rng);
+        let kinds = 15;
+        let first = seed % kinds;
+        if let Some(planned) = plan.fault(first, &mut rng) {
+            plan.faults.push(planned);
+            if rng.u8(..5) == 0 {
+                let second = rng.u64(..kinds);
+                // Two losses could not be told apart, and one SFU has one set of options.
+                let planned = plan.fault(second, &mut rng);
+                let culprit = plan.faults[0].fault.culprit();
+                let planned = planned.filter(|planned| planned.fault.culprit() == culprit);
+                plan.faults.extend(planned);
+            }
+        }
+        let ends = plan.faults.iter().map(Planned::until).max().unwrap_or_default();
+        plan.duration = plan.duration.max(ends);
+        plan
+    }
+
+    fn without_faults(seed: u64, rng: &mut fastrand::Rng) -> Self {
+        let version = |rng: &mut fastrand::Rng| match rng.bool() {
+            true => SignalVersion::V1,
+            false => SignalVersion::V0,
+        };
+        let joins_at = |rng: &mut fastrand::Rng| MS * rng.u32(..800);
+        let mut clients = Vec::new();
+        for index in 0..rng.usize(1..=2) {
+            let both = rng.u8(..4) == 0;
+            clients.push(ClientSpec {
+                video: true,
+                audio: index == 0,
+                subscribes: both,
+                version: if both { SignalVersion::V1 } else { version(rng) },
+                joins_at: joins_at(rng),
+            });
+        }
+        for _ in 0..rng.usize(2..=3) {
+            clients.push(ClientSpec {
+                video: false,
+                audio: false,
+                subscribes: true,
+                version: version(rng),
+                joins_at: joins_at(rng),
+            });
+        }
+        let delays = clients.iter().map(|_| MS * rng.u32(1..60)).collect();
+        let workers = rng.usize(1..=2);
+        let duration = MS * rng.u32(4_000..5_000);
+        Self { seed, clients, delays, workers, faults: Vec::new(), duration }
+    }
+
+    /// The fault of a kind, with what is random about it.
+    fn fault(&self, kind: u64, rng: &mut fastrand::Rng) -> Option<Planned> {
+        let share = |rng: &mut fastrand::Rng, most: f64| 0.01 + rng.f64() * (most - 0.01);
+        let fault = match kind {
+            1 => Fault::Loss(share(rng, 0.3), 1.0),
+            2 => Fault::Loss(share(rng, 0.3), 3.0 + rng.f64() * 9.0),
+            3 => Fault::LossUp(share(rng, 0.3), 1.0 + rng.f64() * 6.0),
+            4 => Fault::Delay(MS * rng.u32(20..200)),
+            5 => Fault::Reorder(share(rng, 0.2)),
+            6 => Fault::Duplicate(share(rng, 0.2)),
+            7 => Fault::Rate(rng.u64(20_000..80_000)),
+            8 => Fault::Mtu(rng.usize(120..200)),
+            9 => Fault::Rebind,
+            10 => Fault::Partition,
+            11 => Fault::Death,
+            12 => Fault::ServerLoss(share(rng, 0.3)),
+            13 => Fault::SignalReset,
+            14 => Fault::ClockStep(rng.i64(-5_000..5_000)),
+            _ => return None,
+        };
+        let subscribers: Vec<usize> =
+            (0..self.clients.len()).filter(|client| self.clients[*client].subscribes).collect();
+        let publishers: Vec<usize> =
+            (0..self.clients.len()).filter(|client| self.clients[*client].publishes()).collect();
+        let client = match fault {
+            Fault::Death | Fault::ServerLoss(_) => None,
+            Fault::LossUp(..) => Some(*rng.choice(&publishers)?),
+            Fault::Delay(_)
+            | Fault::Rebind
+            | Fault::Partition
+            | Fault::SignalReset
+            | Fault::ClockStep(_) => Some(rng.usize(..self.clients.len())),
+            _ => Some(*rng.choice(&subscribers)?),
+        };
+        let from = MS * rng.u32(1_500..2_500);
+        let lasts = match fault {
+            _ if fault.is_moment() => Duration::ZERO,
+            // From the start to the end: an SFU does not change its options.
+            Fault::ServerLoss(_) => Duration::ZERO,
+            Fault::Partition | Fault::Death => MS * rng.u32(100..6_000),
+            _ => MS * rng.u32(500..2_000),
+        };
+        Some(Planned { fault, client, from, lasts })
+    }
+
+    /// What a way is like without faults.
+    #[must_use]
+    pub fn clean(&self, client: usize) -> Conditions {
+        Conditions::clean(self.delays[client])
+    }
+
+    /// When all faults are over, since the start.
+    #[must_use]
+    pub fn faults_end(&self) -> Duration {
+        self.faults.iter().map(Planned::until).max().unwrap_or_default()
+    }
+
+    /// Names of its faults.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.faults.iter().map(|planned| planned.fault.name()).collect();
+        if names.is_empty() { "no fault".to_owned() } else { names.join(" and ") }
+    }
+}
+
+/// Whom lost packets are to be put down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    /// Nothing is lost.
+    Nobody,
+    /// The way to a subscriber.
+    Network,
+    /// The way from a publisher.
+    Publisher,
+    /// The SFU.
+    Server,
+    /// A way that was cut, or an SFU that was dead: whose fault that was can't be proved by what is
+    /// known, but not that of somebody else.
+    Cut,
+}
+
+impl Fault {
+    /// Whom what it loses is to be put down to.
+    #[must_use]
+    pub fn culprit(self) -> Culprit {
+        match self {
+            Self::Loss(..) | Self::Rate(_) | Self::Mtu(_) => Culprit::Network,
+            Self::LossUp(..) => Culprit::Publisher,
+            Self::ServerLoss(_) => Culprit::Server,
+            Self::Rebind | Self::Partition | Self::Death => Culprit::Cut,
+            Self::Delay(_)
+            | Self::Reorder(_)
+            | Self::Duplicate(_)
+            | Self::SignalReset
+            | Self::ClockStep(_) => Culprit::Nobody,
+        }
+    }
+}
