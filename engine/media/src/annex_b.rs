@@ -20,8 +20,12 @@ use crate::packetize;
 
 pub(crate) use h265::{is_h265, read as read_h265};
 
-/// What such a file begins with.
-pub(crate) const MAGICS: [&[u8]; 2] = [&[0, 0, 0, 1], &[0, 0, 1]];
+/// Such a file begins with a start code, behind any number of further zeros (Annex B, B.1.1,
+/// `leading_zero_8bits`).
+pub(crate) fn begins(bytes: &[u8]) -> bool {
+    let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+    zeros >= 2 && bytes.get(zeros) == Some(&1)
+}
 
 /// A sequence parameter set is in it, as in what decoding can begin with.
 pub(crate) fn has_parameters(codec: Codec, bytes: &[u8]) -> bool {
@@ -283,6 +287,12 @@ mod tests {
         assert_eq!(found, [(4, vec![9, 0x10]), (9, vec![0x67, 1]), (19, vec![0x65, 0, 2])]);
         assert_eq!(units(&[0, 0, 0, 0]).count(), 0);
         assert_eq!(next_start(&[5, 0, 0, 0, 1, 7], 0), Some(5));
+        for good in [&[0, 0, 1][..], &[0, 0, 0, 1, 9], &[0, 0, 0, 0, 0, 0, 1]] {
+            assert!(begins(good));
+        }
+        for bad in [&[][..], &[0, 0, 0], &[0, 1], &[0, 0, 2, 0, 0, 1], &[1, 0, 0, 1]] {
+            assert!(!begins(bad));
+        }
     }
 
     #[test]
@@ -302,11 +312,14 @@ mod tests {
         ) {
             let mut file = Vec::new();
             for (index, part) in parts.iter().enumerate() {
-                file.extend_from_slice(MAGICS[(long >> (index % 32) & 1) as usize]);
+                let zeros = 2 + (long >> (index % 32) & 3) as usize;
+                file.resize(file.len() + zeros, 0);
+                file.push(1);
                 file.extend_from_slice(part);
             }
             let found: Vec<_> = units(&file).map(|unit| unit.data.to_vec()).collect();
             prop_assert_eq!(found, parts);
+            prop_assert!(begins(&file));
         }
 
         #[test]

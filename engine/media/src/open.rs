@@ -56,7 +56,7 @@ impl MediaClip {
             (ogg_opus::read(name, bytes).map(timed), AUDIO_ADVICE)
         } else if annex_b::is_h265(bytes) {
             (annex_b::read_h265(name, bytes, options), H265_ADVICE)
-        } else if annex_b::MAGICS.iter().any(|magic| bytes.starts_with(magic)) {
+        } else if annex_b::begins(bytes) {
             (annex_b::read(name, bytes, options), H264_ADVICE)
         } else {
             let found = format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii());

@@ -310,6 +310,24 @@ fn h264_files() {
     MediaClip::from_bytes_with("x", &annex_b(&good), impossible).unwrap_err();
 }
 
+/// Zeros in front of the first start code are legal (Annex B, B.1.1).
+#[test]
+fn zeros_before_the_first_start_code_are_nothing() {
+    let (sps, pps) = parameter_sets();
+    let h264 = annex_b(&[&sps, &pps, IDR, P_SLICE]);
+    let sets = h265_parameter_sets();
+    let h265 = annex_b(&[&sets[0], &sets[1], &sets[2], H265_IDR, TRAILING]);
+    for (file, codec) in [(h264, Codec::H264), (h265, Codec::H265)] {
+        let plain = MediaClip::from_bytes("x", &file).unwrap();
+        for zeros in [1, 2, 5, 1_000] {
+            let clip = MediaClip::from_bytes("x", &[&vec![0; zeros], &file[..]].concat()).unwrap();
+            assert_eq!((clip.codec, clip.frames.len()), (codec, 2), "{zeros}");
+            assert_eq!(clip.frames[0].packets, plain.frames[0].packets);
+        }
+    }
+    assert!(matches!(refused(&[0; 50]).1, ClipProblem::UnknownKind { .. }));
+}
+
 #[test]
 fn h264_that_cannot_be_sent() {
     let (sps, pps) = parameter_sets();

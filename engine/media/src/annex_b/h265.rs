@@ -17,7 +17,7 @@ const PARAMETER_SETS_MAX: usize = 64;
 pub(crate) fn is_h265(bytes: &[u8]) -> bool {
     let is_kind =
         |kind| matches!(kind, nal::DELIMITER | nal::VPS | nal::SPS | nal::PPS | nal::PREFIX_SEI);
-    super::MAGICS.iter().any(|magic| bytes.starts_with(magic))
+    super::begins(bytes)
         && units(bytes).next().is_some_and(|unit| {
             matches!(unit.data, [first, 1, ..] if is_kind(h265::nal_type(*first)) && first & 0x81 == 0)
         })
