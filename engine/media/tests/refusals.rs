@@ -46,6 +46,23 @@ fn ogg(packets: &[(&[u8], u64)]) -> Vec<u8> {
     writer.into_inner()
 }
 
+/// An Ogg file whose last page, of one empty packet, has no packet at all.
+fn without_last_packet(file: &[u8]) -> Vec<u8> {
+    let mut file = file[..file.len() - 1].to_vec();
+    let page = file.len() - 27;
+    assert_eq!(&file[page..page + 4], b"OggS");
+    file[page + 26] = 0;
+    file[page + 22..page + 26].fill(0);
+    // RFC 3533 §6: CRC-32 with 0x04c11db7, from 0, not reflected.
+    let crc = file[page..].iter().fold(0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| {
+            crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 }
+        })
+    });
+    file[page + 22..page + 26].copy_from_slice(&crc.to_le_bytes());
+    file
+}
+
 fn head(channels: u8) -> [u8; 19] {
     OpusHead { channels, pre_skip: 312, input_sample_rate: 48_000, output_gain: 0 }.to_bytes()
 }
@@ -210,6 +227,14 @@ fn opus_packets_and_granules() {
     assert!(matches!(refused(&granules(4_000)).1, ClipProblem::TimestampOrder { .. }));
     let far = refused(&granules(5_920 + 61 * 48_000)).1;
     assert_eq!(far, ClipProblem::TimestampGap { index: 3, gap_seconds: 61 });
+    // Writers end streams with an empty packet, or a page without any; elsewhere there is none.
+    let sound = [(&head(2)[..], 0), (TAGS, 0), (OPUS, 960), (OPUS, 1_920), (&[], 1_920)];
+    let clip = MediaClip::from_bytes("x", &ogg(&sound)).unwrap();
+    assert_eq!((clip.frames.len(), clip.duration_ticks), (2, 1_920));
+    let clip = MediaClip::from_bytes("x", &without_last_packet(&ogg(&sound))).unwrap();
+    assert_eq!((clip.frames.len(), clip.duration_ticks), (2, 1_920));
+    let between = [(&head(2)[..], 0), (TAGS, 0), (OPUS, 960), (&[], 960), (OPUS, 1_920)];
+    assert!(matches!(refused(&ogg(&between)).1, ClipProblem::OpusPacket { index: 1, .. }));
     // A hole is kept as a pause, trimming at the end is not.
     let clip = MediaClip::from_bytes("x", &granules(5_920 + 480)).unwrap();
     assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_440, 2_400));
