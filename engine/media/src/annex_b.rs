@@ -13,7 +13,7 @@ use h264_reader::rbsp::{self, BitReader};
 
 use crate::clip::{
     ClipFrame, ClipOptions, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_RATE_ASSUMED,
-    FRAME_RATE_MAX, MediaClip, OpenedClip, ProblemAt,
+    FRAME_RATE_MAX, FRAME_RATE_MIN, MediaClip, OpenedClip, ProblemAt, Timing,
 };
 use crate::h264::{self, nal};
 use crate::packetize;
@@ -125,9 +125,13 @@ fn read_by(
     };
     let known = options.frame_rate.or(stream.frame_rate);
     let frame_rate = known.unwrap_or(FRAME_RATE_ASSUMED);
-    if !(frame_rate > 0.0 && frame_rate <= FRAME_RATE_MAX) {
-        let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
-        return Err((first.offset, problem));
+    if !(FRAME_RATE_MIN..=FRAME_RATE_MAX).contains(&frame_rate) {
+        let figure = format!("{frame_rate} frames a second by its sequence parameter set");
+        let cause = format!(
+            "{FRAME_RATE_MIN} to {FRAME_RATE_MAX} can be sent, and the two numbers of its timing \
+             are probably swapped, or those of another clock"
+        );
+        return Err((first.offset, ClipProblem::Timing { figure, cause }));
     }
     let ticks = |index: usize| (index as f64 * 90_000.0 / frame_rate).round() as u64;
     let frames = stream.done.iter().enumerate().map(|(index, unit)| ClipFrame {
@@ -148,7 +152,8 @@ fn read_by(
         frame_rate,
         scalability: None,
     };
-    Ok(OpenedClip { clip, frame_rate_assumed: known.is_none() })
+    let timing = if known.is_none() { Timing::Assumed } else { Timing::AsSaid };
+    Ok(OpenedClip { clip, timing })
 }
 
 /// The NAL units between start codes, without the zeros behind them (Annex B, B.1.1).

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::clip::{CLIP_BYTES_MAX, ClipError, ClipOptions, ClipProblem, MediaClip, OpenedClip};
+use crate::clip::{
+    CLIP_BYTES_MAX, ClipError, ClipOptions, ClipProblem, MediaClip, OpenedClip, Timing,
+};
 use crate::{annex_b, ivf, ogg_opus};
 
 impl MediaClip {
@@ -45,15 +47,15 @@ impl MediaClip {
         options: ClipOptions,
     ) -> Result<OpenedClip, ClipError> {
         let len_bytes = bytes.len() as u64;
-        let timed = |clip| OpenedClip { clip, frame_rate_assumed: false };
         let (clip, advice) = if bytes.is_empty() {
             (Err((0, ClipProblem::Empty)), KIND_ADVICE)
         } else if len_bytes > CLIP_BYTES_MAX {
             (Err((0, ClipProblem::TooLong { len_bytes })), LENGTH_ADVICE)
         } else if bytes.starts_with(ivf::MAGIC) {
-            (ivf::read(name, bytes, options.scalability).map(timed), video_advice(bytes))
+            (ivf::read(name, bytes, options.scalability), video_advice(bytes))
         } else if bytes.starts_with(ogg_opus::MAGIC) {
-            (ogg_opus::read(name, bytes).map(timed), AUDIO_ADVICE)
+            let as_said = |clip| OpenedClip { clip, timing: Timing::AsSaid };
+            (ogg_opus::read(name, bytes).map(as_said), AUDIO_ADVICE)
         } else if annex_b::is_h265(bytes) {
             (annex_b::read_h265(name, bytes, options), H265_ADVICE)
         } else if annex_b::begins(bytes) {
@@ -62,11 +64,14 @@ impl MediaClip {
             let found = format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii());
             (Err((0, ClipProblem::UnknownKind { found })), KIND_ADVICE)
         };
-        clip.map_err(|(offset, problem)| ClipError::Refused {
-            file: name.to_owned(),
-            offset,
-            problem,
-            advice,
+        clip.map_err(|(offset, problem)| {
+            // Pictures need no encoding to be timed.
+            let advice = match (&problem, bytes.starts_with(ivf::MAGIC)) {
+                (ClipProblem::Timing { .. }, true) => IVF_TIMING_ADVICE,
+                (ClipProblem::Timing { .. }, false) => ANNEX_B_TIMING_ADVICE,
+                _ => advice,
+            };
+            ClipError::Refused { file: name.to_owned(), offset, problem, advice }
         })
     }
 }

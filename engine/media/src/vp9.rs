@@ -341,6 +341,13 @@ pub fn layer_frames(data: &[u8]) -> Option<Vec<&[u8]>> {
     Some(found)
 }
 
+/// True if one of the frames of a superframe is shown, or the frame itself if it is none. libvpx puts
+/// a frame that is not shown in front of one that is.
+pub fn is_shown(data: &[u8]) -> bool {
+    let shown = |frame: &[u8]| frame_header(frame).is_ok_and(|header| header.shown);
+    layer_frames(data).map_or_else(|| shown(data), |frames| frames.into_iter().any(shown))
+}
+
 /// True if an encoded frame is a keyframe. False for anything unreadable.
 pub fn is_keyframe(frame: &[u8]) -> bool {
     frame_header(frame).is_ok_and(|header| header.keyframe)
@@ -425,6 +432,10 @@ mod tests {
         assert_eq!(layer_frames(&long), None, "longer than there is");
         assert_eq!(layer_frames(&[]), None);
         assert_eq!(layer_frames(&[0xc9]), None);
+        // The first of the two is not shown.
+        assert!(is_shown(&[0x84, 1, 2, 0x86, 3, 0xc9, 3, 0, 2, 0, 0xc9]));
+        assert!(!is_shown(&[0x84, 1, 2, 0x84, 3, 0xc9, 3, 0, 2, 0, 0xc9]));
+        assert!(is_shown(&[0x86, 1]) && !is_shown(&[0x84, 1]) && !is_shown(&[]));
     }
 
     #[test]

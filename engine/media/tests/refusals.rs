@@ -5,7 +5,10 @@
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use stampede_media::clip::FRAME_BYTES_MAX;
 use stampede_media::opus::OpusHead;
-use stampede_media::{ClipError, ClipOptions, ClipProblem, Codec, MediaClip, builtin, h264, h265};
+use stampede_media::{
+    ClipError, ClipOptions, ClipProblem, Codec, MediaClip, Timing, TimingMistake, builtin, h264,
+    h265,
+};
 
 const KEYFRAME: [u8; 12] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
 const DELTA: [u8; 3] = [0x11, 2, 3];
@@ -178,7 +181,7 @@ fn ivf_timestamps() {
     let (offset, problem) = refused(&ivf(&[(0, &KEYFRAME), (30 * 61, &DELTA)]));
     assert_eq!((offset, problem), (at, ClipProblem::TimestampGap { index: 1, gap_seconds: 61 }));
     let hurried = with(ivf(&[(0, &KEYFRAME), (1, &DELTA)]), 16, &1_000_000u32.to_le_bytes());
-    assert!(matches!(refused(&hurried), (16, ClipProblem::FrameRate { .. })));
+    assert!(matches!(refused(&hurried), (16, ClipProblem::Timing { .. })));
     refused(&ivf(&[(0, &KEYFRAME), (u64::MAX, &DELTA)]));
     // A frame that is never shown may share its moment with its neighbour.
     let hidden = [0x01, 2, 3];
@@ -186,6 +189,85 @@ fn ivf_timestamps() {
     let clip = MediaClip::from_bytes("x", &file).unwrap();
     let ticks: Vec<_> = clip.frames.iter().map(|frame| frame.timestamp_ticks).collect();
     assert_eq!(ticks, [0, 3_000, 3_001, 6_000]);
+    // Nobody sees it: of three pictures in a tenth of a second it makes no four.
+    assert_eq!((clip.frame_rate, clip.duration_ticks), (30.0, 9_000));
+    // The same of VP9, whose hidden frames share a superframe with one that is shown.
+    let superframe = [0x84, 1, 2, 0x86, 3, 0xc9, 3, 0, 2, 0, 0xc9];
+    let vp9 = [(0, VP9[0]), (1, &superframe), (2, &[0x84, 9]), (2, VP9[1])];
+    let clip = MediaClip::from_bytes("x", &with(ivf(&vp9), 8, b"VP90")).unwrap();
+    assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (4, 30.0, 9_000));
+    let unseen = [0, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
+    assert_eq!(refused(&ivf(&[(0, &unseen)])), (32, ClipProblem::NoFrames));
+}
+
+/// A file of ten frames by its timebase and the steps of its timestamps.
+fn timed(rate: u32, scale: u32, step: u64) -> Vec<u8> {
+    let frame = |index| (index * step, if index == 0 { &KEYFRAME[..] } else { &DELTA[..] });
+    let frames: Vec<_> = (0..10).map(frame).collect();
+    with(with(ivf(&frames), 16, &rate.to_le_bytes()), 20, &scale.to_le_bytes())
+}
+
+#[test]
+fn timing_that_cannot_be_meant_is_read_as_it_is_meant() {
+    let opened = |file: &[u8]| MediaClip::from_bytes_with("x", file, ClipOptions::default());
+    for (rate, scale, step, said_s, mistake, meant) in [
+        // In slow-ivf.py's words: RTP timestamps under 1/30.
+        (30, 1, 3_600, 120.0, TimingMistake::RtpTicks, 25.0),
+        (1, 1_000, 40, 40_000.0, TimingMistake::SwappedTimebase, 25.0),
+        (1, 90_000, 3_000, 2.7e8, TimingMistake::SwappedTimebase, 30.0),
+        (1, 1, 100, 100.0, TimingMistake::Milliseconds, 10.0),
+        (90_000, 1, 20, 1.0 / 4_500.0, TimingMistake::Milliseconds, 50.0),
+    ] {
+        let opened = opened(&timed(rate, scale, step)).unwrap();
+        let clip = opened.clip;
+        assert_eq!(
+            (clip.frame_rate, clip.frames[9].timestamp_ticks as f64),
+            (meant, 810_000.0 / meant)
+        );
+        let Timing::Corrected { said_s: said, mistake: found } = opened.timing else {
+            panic!("{:?}", opened.timing)
+        };
+        assert_eq!(found, mistake);
+        assert!((said / said_s - 1.0).abs() < 1e-9, "{said} {said_s}");
+    }
+    // What is unusual but can be meant is played as it is.
+    for (rate, scale, step, timing) in [
+        (5, 1, 1, Timing::AsSaid),
+        (300, 1, 1, Timing::AsSaid),
+        (1_000, 1, 1_001, Timing::Slow { frame_s: 1.001 }),
+        (1, 4, 1, Timing::Slow { frame_s: 4.0 }),
+    ] {
+        let opened = opened(&timed(rate, scale, step)).unwrap();
+        let frame_s = step as f64 * f64::from(scale) / f64::from(rate);
+        assert_eq!(opened.timing, timing);
+        assert!((opened.clip.frame_rate * frame_s - 1.0).abs() < 1e-9);
+    }
+    // One long pause among short ones is a pause.
+    let mut paused = timed(25, 1, 1);
+    let last = paused.len() - DELTA.len() - 8;
+    paused.splice(last..last + 8, 900_u64.to_le_bytes());
+    let opened = opened(&paused).unwrap();
+    assert_eq!(opened.timing, Timing::AsSaid);
+}
+
+#[test]
+fn timing_that_may_be_meant_is_refused_with_figure_and_likely_cause() {
+    for (rate, scale, step, words) in [
+        (1, 25, 1, &["25 s a frame", "25/1 s each", "swapped", "25 frames/s"][..]),
+        (1_001, 30_000, 1, &["30 s a frame", "30000/1001", "swapped", "29.97 frames/s"]),
+        (60, 1, 1_800, &["30 s a frame", "RTP", "50 frames/s"]),
+        (1_000, 1, 1, &["1000 frames a second", "1/1000 s each", "frame numbers"]),
+        (90_000, 1, 1, &["90000 frames a second", "frame numbers"]),
+        (1_000_000, 1, 2, &["500000 frames a second", "wrong"]),
+        (1, 7, 1, &["7 s a frame", "swapped", "7 frames/s"]),
+        (1, 60, 600, &["36000 s a frame", "wrong"]),
+    ] {
+        let (offset, problem) = refused(&timed(rate, scale, step));
+        assert!(offset == 16 && matches!(problem, ClipProblem::Timing { .. }), "{problem}");
+        for word in words {
+            assert!(problem.to_string().contains(word), "{word}: {problem}");
+        }
+    }
 }
 
 #[test]
@@ -323,7 +405,7 @@ fn h264_files() {
     let clip = opened.clip;
     assert_eq!((clip.codec, clip.width, clip.height), (Codec::H264, 320, 180));
     assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (4, 25.0, 14_400));
-    assert!(!opened.frame_rate_assumed);
+    assert_eq!(opened.timing, Timing::AsSaid);
     let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
     assert_eq!(keys, [true, false, false, true]);
     // The second IDR picture came without parameter sets; whoever joins there needs them.
@@ -333,6 +415,22 @@ fn h264_files() {
     assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_800, 7_200));
     let impossible = ClipOptions { frame_rate: Some(5_000.0), ..ClipOptions::default() };
     MediaClip::from_bytes_with("x", &annex_b(&good), impossible).unwrap_err();
+    // Of the timing, one bit away from what x264 writes.
+    let mut odd = (0..sps.len() * 8).filter_map(|bit| {
+        let mut changed = sps.clone();
+        changed[bit / 8] ^= 0x80 >> (bit % 8);
+        let file = annex_b(&[&changed, &pps, IDR]);
+        match MediaClip::from_bytes("x", &file).err()? {
+            ClipError::Refused {
+                offset: 4, problem: ClipProblem::Timing { figure, .. }, ..
+            } => Some((file, figure)),
+            _ => None,
+        }
+    });
+    let (file, figure) = odd.next().unwrap();
+    assert!(figure.ends_with(" frames a second by its sequence parameter set"), "{figure}");
+    let told = MediaClip::from_bytes_with("x", &file, faster).unwrap();
+    assert_eq!((told.timing, told.clip.frame_rate), (Timing::AsSaid, 50.0));
 }
 
 /// Zeros in front of the first start code are legal (Annex B, B.1.1).
@@ -380,7 +478,7 @@ fn h264_that_cannot_be_sent() {
     let opened = MediaClip::from_bytes_with("x", &file, ClipOptions::default());
     println!("{opened:?}");
     let opened = opened.unwrap();
-    assert!(opened.frame_rate_assumed && opened.clip.frame_rate == 30.0);
+    assert_eq!((opened.timing, opened.clip.frame_rate), (Timing::Assumed, 30.0));
 }
 
 /// x265's parameter sets of a 320×180 file at 25 frames/s, read from the built-in clip.
@@ -418,7 +516,7 @@ fn h265_files() {
     let clip = opened.clip;
     assert_eq!((clip.codec, clip.width, clip.height), (Codec::H265, 320, 180));
     assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (3, 25.0, 10_800));
-    assert!(!opened.frame_rate_assumed);
+    assert_eq!(opened.timing, Timing::AsSaid);
     let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
     assert_eq!(keys, [true, false, true]);
     // The second IDR picture came without parameter sets; whoever joins there needs them.
