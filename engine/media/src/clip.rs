@@ -409,6 +409,16 @@ pub enum ClipProblem {
         /// What is probably wrong, as a clause.
         cause: String,
     },
+    /// A profile, level, chroma format or bit depth that nothing agrees on.
+    #[error("{codec} of {found} can't be published: servers and browsers agree on {takes}")]
+    Profile {
+        /// The file's.
+        codec: Codec,
+        /// Profile and what it means, or level.
+        found: String,
+        /// What there may be instead.
+        takes: &'static str,
+    },
     /// Not a well-formed Ogg page.
     #[error("bad Ogg page: {reason}")]
     OggPage {

@@ -247,13 +247,27 @@ fn picture(codec: Codec, data: &[u8], index: u64) -> Result<Picture, ClipProblem
     let bad = |reason| ClipProblem::BadFrame { index, codec, reason };
     match codec {
         Codec::Vp9 => {
-            let vp9::FrameHeader { keyframe, size, .. } =
+            let vp9::FrameHeader { keyframe, profile, size, .. } =
                 vp9::frame_header(data).map_err(bad)?;
+            if let Some(found) = VP9_PROFILES.get(usize::from(profile)).copied().flatten() {
+                let takes = "profile 0 (4:2:0, 8 bits)";
+                return Err(ClipProblem::Profile { codec, found: found.to_owned(), takes });
+            }
             Ok(Picture { keyframe, shown: vp9::is_shown(data), size })
         }
         Codec::Av1 => {
-            let av1::UnitSummary { keyframe, shown, size } =
+            let av1::UnitSummary { keyframe, shown, size, profile } =
                 av1::temporal_unit(data).map_err(bad)?;
+            if let Some(profile @ 1..) = profile {
+                let name = match profile {
+                    1 => " (High: 4:4:4)",
+                    2 => " (Professional: 4:2:2 or 12 bits)",
+                    _ => "",
+                };
+                let takes = "profile 0 (Main: 4:2:0, 8 or 10 bits)";
+                let found = format!("profile {profile}{name}");
+                return Err(ClipProblem::Profile { codec, found, takes });
+            }
             Ok(Picture { keyframe, shown, size })
         }
         _ => {
@@ -265,6 +279,14 @@ fn picture(codec: Codec, data: &[u8], index: u64) -> Result<Picture, ClipProblem
         }
     }
 }
+
+/// What is refused of VP9, by profile (VP9 bitstream specification, §7.2).
+const VP9_PROFILES: [Option<&str>; 4] = [
+    None,
+    Some("profile 1 (4:4:4, 4:2:2 or 4:4:0)"),
+    Some("profile 2 (10 or 12 bits)"),
+    Some("profile 3 (10 or 12 bits, 4:4:4, 4:2:2 or 4:4:0)"),
+];
 
 /// What timestamps count, and what has to be said of it, by the timestamps of the frames that are
 /// shown. Where it can't be as the file says and one mistake alone explains it, it is read so.

@@ -89,11 +89,11 @@ fn video_advice(bytes: &[u8]) -> &'static str {
 const VP8_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx -b:v 1500k \
     -g 60 -auto-alt-ref 0 -deadline realtime out.ivf";
 const VP9_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libvpx-vp9 \
-    -b:v 1000k -g 60 -lag-in-frames 0 -deadline realtime -cpu-used 8 out.ivf";
+    -pix_fmt yuv420p -b:v 1000k -g 60 -lag-in-frames 0 -deadline realtime -cpu-used 8 out.ivf";
 const AV1_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libaom-av1 \
-    -b:v 800k -g 60 -lag-in-frames 0 -usage realtime -cpu-used 8 out.ivf";
+    -pix_fmt yuv420p -b:v 800k -g 60 -lag-in-frames 0 -usage realtime -cpu-used 8 out.ivf";
 const H264_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libx264 \
-    -profile:v baseline -b:v 1500k -g 60 -tune zerolatency out.h264";
+    -pix_fmt yuv420p -profile:v baseline -b:v 1500k -g 60 -tune zerolatency out.h264";
 const H265_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -an -c:v libx265 \
     -pix_fmt yuv420p -b:v 1000k -g 60 -tune zerolatency \
     -x265-params bframes=0:open-gop=0:repeat-headers=1 out.h265";
@@ -102,4 +102,9 @@ const AUDIO_ADVICE: &str = "make a usable one with: ffmpeg -i INPUT -vn -map 0:a
 const KIND_ADVICE: &str = "give VP8, VP9 or AV1 in IVF (ffmpeg -i INPUT -an -c:v libvpx \
     -b:v 1500k -g 60 out.ivf), H.264 or H.265 in Annex B (… -c:v libx264 -profile:v baseline \
     out.h264) or Opus in Ogg (ffmpeg -i INPUT -vn -c:a libopus -b:a 48k out.ogg)";
+const IVF_TIMING_ADVICE: &str = "give it its frame rate anew (25 here) with: ffmpeg -i INPUT \
+    -c copy -bsf:v setts=ts=N:duration=1:time_base=1/25 out.ivf";
+const ANNEX_B_TIMING_ADVICE: &str = "say its frame rate with --video-frame-rate, or give it its own \
+    (25 here) with: ffmpeg -i INPUT -c copy -bsf:v h264_metadata=tick_rate=50 out.h264 \
+    (hevc_metadata=tick_rate=25 for H.265)";
 const LENGTH_ADVICE: &str = "cut it (ffmpeg -i INPUT -t 60 -c copy OUTPUT); it is looped anyway";
