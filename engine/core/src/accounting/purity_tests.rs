@@ -103,7 +103,7 @@ impl Stream {
         let id = self.picture_id.to_be_bytes();
         for index in 0..3 {
             let start = if index == 0 { 0x90 } else { 0x80 };
-            let tag = u8::from(!keyframe);
+            let tag = 0x10 | u8::from(!keyframe);
             let header = [tag, 0, 0, 0x9d, 1, 0x2a, 64, 0, self.height, 0];
             let mut payload = vec![start, 0x80, 0x80 | id[0], id[1]];
             payload.extend(if index == 0 { header } else { [7; 10] });
