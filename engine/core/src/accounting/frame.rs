@@ -509,6 +509,6 @@ impl FrameLedger {
         self.cover.trouble(trouble);
         self.cover.shown(shown_at, time, cover, false);
         self.layers.shown(shown_at, cover, layer.height(&self.heights), layer.temporal);
-        self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
+        self.freezes.shown(shown_at, time, std::mem::take(&mut self.lossy));
     }
 }
