@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::scalability::{Scalability, ScalabilityMode};
 
@@ -246,6 +247,22 @@ impl MediaClip {
     /// Length of one pass in seconds; above 0.
     pub fn duration_seconds(&self) -> f64 {
         self.duration_ticks as f64 / f64::from(self.clock_rate)
+    }
+
+    /// The longest time from one frame to the next, of a clip whose frames do not come at a steady
+    /// rate: by libwebrtc's rule for freezes, three times the mean and 150 ms more than that. Zero of
+    /// all others.
+    pub fn pause_max(&self) -> Duration {
+        let begins = self.frames.iter().map(|frame| frame.timestamp_ticks);
+        let ends = begins.clone().skip(1).chain([self.duration_ticks]);
+        let longest = begins.zip(ends).map(|(begin, end)| end.saturating_sub(begin)).max();
+        let seconds = |ticks: u64| ticks as f64 / f64::from(self.clock_rate.max(1));
+        let longest = seconds(longest.unwrap_or(0));
+        let mean = seconds(self.duration_ticks) / self.frames.len().max(1) as f64;
+        if longest < (3.0 * mean).max(mean + 0.15) {
+            return Duration::ZERO;
+        }
+        Duration::try_from_secs_f64(longest).unwrap_or_default()
     }
 
     fn packets(&self) -> impl Iterator<Item = &Arc<[u8]>> {

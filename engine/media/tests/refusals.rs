@@ -248,6 +248,9 @@ fn timing_that_cannot_be_meant_is_read_as_it_is_meant() {
     paused.splice(last..last + 8, 900_u64.to_le_bytes());
     let opened = opened(&paused).unwrap();
     assert_eq!(opened.timing, Timing::AsSaid);
+    let pause_s = opened.clip.pause_max().as_secs_f64();
+    assert!(pause_s > 35.0 && pause_s < 105.0, "{pause_s}");
+    assert!(MediaClip::from_bytes("x", &timed(25, 1, 1)).unwrap().pause_max().is_zero());
 }
 
 #[test]
