@@ -111,8 +111,11 @@ counters! {
     pub struct FreezeCauses: Stream {
         /// A frame in them was lost or could not be decoded.
         loss: FreezeCause;
-        /// Every frame came, but late.
+        /// Every frame came, but later than its RTP timestamp says.
         late: FreezeCause;
+        /// Every frame came when its RTP timestamp says: there was none in between. So it is with a
+        /// file or an encoder of variable rate, and with one that stood still.
+        silent: FreezeCause;
     }
 }
 

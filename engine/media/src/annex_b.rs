@@ -8,20 +8,24 @@ mod h265;
 
 use std::sync::Arc;
 
-use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
+use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, SeqParameterSet};
 use h264_reader::rbsp::{self, BitReader};
 
 use crate::clip::{
     ClipFrame, ClipOptions, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_RATE_ASSUMED,
-    FRAME_RATE_MAX, MediaClip, OpenedClip, ProblemAt,
+    FRAME_RATE_MAX, FRAME_RATE_MIN, MediaClip, OpenedClip, ProblemAt, Timing,
 };
 use crate::h264::{self, nal};
 use crate::packetize;
 
 pub(crate) use h265::{is_h265, read as read_h265};
 
-/// What such a file begins with.
-pub(crate) const MAGICS: [&[u8]; 2] = [&[0, 0, 0, 1], &[0, 0, 1]];
+/// Such a file begins with a start code, behind any number of further zeros (Annex B, B.1.1,
+/// `leading_zero_8bits`).
+pub(crate) fn begins(bytes: &[u8]) -> bool {
+    let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+    zeros >= 2 && bytes.get(zeros) == Some(&1)
+}
 
 /// A sequence parameter set is in it, as in what decoding can begin with.
 pub(crate) fn has_parameters(codec: Codec, bytes: &[u8]) -> bool {
@@ -33,6 +37,10 @@ pub(crate) fn has_parameters(codec: Codec, bytes: &[u8]) -> bool {
         }
     })
 }
+
+/// Ten times the levels of H.264 that an offer can tell (H.264 §A.3 as RFC 6184 knows it, and str0m); 9 is
+/// 1b. Later ones are of pictures that nobody sends live.
+const LEVELS: [u8; 17] = [9, 10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52];
 
 /// One NAL unit as the file has it.
 #[derive(Debug, Clone, Copy)]
@@ -59,10 +67,27 @@ struct AccessUnit<'a> {
 struct Stream<'a> {
     size: Option<(u16, u16)>,
     frame_rate: Option<f64>,
+    /// `profile_idc` or `general_profile_idc`: one alone can be told in an offer.
+    profile: Option<u8>,
     /// The latest parameter sets, for keyframes that come without.
     parameters: Vec<&'a [u8]>,
     done: Vec<AccessUnit<'a>>,
     open: AccessUnit<'a>,
+}
+
+/// Why a NAL unit is of no use.
+#[derive(Debug)]
+enum Unfit {
+    /// The rest of a sentence that begins with its number.
+    Unit(String),
+    /// It is a good parameter set of what can't be sent.
+    Profile { found: String, takes: &'static str },
+}
+
+impl From<String> for Unfit {
+    fn from(reason: String) -> Self {
+        Self::Unit(reason)
+    }
 }
 
 /// The RTP payloads of an access unit.
@@ -74,7 +99,7 @@ struct Syntax {
     /// Why a NAL unit can't be in such a file, or not be sent.
     check: fn(&Unit<'_>) -> Result<(), String>,
     /// Puts a NAL unit into the access unit it belongs to.
-    add: for<'a> fn(&mut Stream<'a>, &Unit<'a>) -> Result<(), String>,
+    add: for<'a> fn(&mut Stream<'a>, &Unit<'a>) -> Result<(), Unfit>,
     packetize: fn(&[&[u8]]) -> Payloads,
 }
 
@@ -101,8 +126,16 @@ fn read_by(
 ) -> Result<OpenedClip, ProblemAt> {
     let mut stream = Stream::default();
     for unit in units(bytes) {
-        let problem = |reason| (unit.offset, ClipProblem::NalUnit { index: unit.index, reason });
-        (syntax.check)(&unit).map_err(problem)?;
+        let problem = |unfit| {
+            let problem = match unfit {
+                Unfit::Unit(reason) => ClipProblem::NalUnit { index: unit.index, reason },
+                Unfit::Profile { found, takes } => {
+                    ClipProblem::Profile { codec: syntax.codec, found, takes }
+                }
+            };
+            (unit.offset, problem)
+        };
+        (syntax.check)(&unit).map_err(|reason| problem(reason.into()))?;
         (syntax.add)(&mut stream, &unit).map_err(problem)?;
     }
     stream.end_picture();
@@ -121,9 +154,13 @@ fn read_by(
     };
     let known = options.frame_rate.or(stream.frame_rate);
     let frame_rate = known.unwrap_or(FRAME_RATE_ASSUMED);
-    if !(frame_rate > 0.0 && frame_rate <= FRAME_RATE_MAX) {
-        let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
-        return Err((first.offset, problem));
+    if !(FRAME_RATE_MIN..=FRAME_RATE_MAX).contains(&frame_rate) {
+        let figure = format!("{frame_rate} frames a second by its sequence parameter set");
+        let cause = format!(
+            "{FRAME_RATE_MIN} to {FRAME_RATE_MAX} can be sent, and the two numbers of its timing \
+             are probably swapped, or those of another clock"
+        );
+        return Err((first.offset, ClipProblem::Timing { figure, cause }));
     }
     let ticks = |index: usize| (index as f64 * 90_000.0 / frame_rate).round() as u64;
     let frames = stream.done.iter().enumerate().map(|(index, unit)| ClipFrame {
@@ -144,7 +181,8 @@ fn read_by(
         frame_rate,
         scalability: None,
     };
-    Ok(OpenedClip { clip, frame_rate_assumed: known.is_none() })
+    let timing = if known.is_none() { Timing::Assumed } else { Timing::AsSaid };
+    Ok(OpenedClip { clip, timing })
 }
 
 /// The NAL units between start codes, without the zeros behind them (Annex B, B.1.1).
@@ -205,7 +243,7 @@ impl AccessUnit<'_> {
 
 impl<'a> Stream<'a> {
     /// Puts a NAL unit into the access unit it belongs to (§7.4.1.2.3).
-    fn add(&mut self, unit: &Unit<'a>) -> Result<(), String> {
+    fn add(&mut self, unit: &Unit<'a>) -> Result<(), Unfit> {
         let header = unit.data.first().copied().unwrap_or(0);
         let kind = h264::nal_type(header);
         let begins =
@@ -251,14 +289,30 @@ impl<'a> Stream<'a> {
         self.done.push(picture);
     }
 
-    fn read_parameters(&mut self, unit: &[u8]) -> Result<(), String> {
+    /// A profile that is not the file's first is refused: an offer tells of one.
+    fn set_profile(&mut self, profile: u8) -> Result<(), Unfit> {
+        match *self.profile.get_or_insert(profile) {
+            first if first == profile => Ok(()),
+            first => Err(format!("is of profile {profile}, and those before of {first}").into()),
+        }
+    }
+
+    fn read_parameters(&mut self, unit: &[u8]) -> Result<(), Unfit> {
         let bad = |reason: String| format!("is no usable sequence parameter set: {reason}");
         let data = rbsp::decode_nal(unit).map_err(|error| bad(error.to_string()))?;
         let parameters = SeqParameterSet::from_bits(BitReader::new(&data[..]))
             .map_err(|error| bad(format!("{error:?}")))?;
         if !matches!(parameters.frame_mbs_flags, FrameMbsFlags::Frames) {
-            return Err(bad("interlaced pictures can't be sent".to_owned()));
+            return Err(bad("interlaced pictures can't be sent".to_owned()).into());
         }
+        if let Some(found) = unsent(&parameters) {
+            return Err(Unfit::Profile { found, takes: "Baseline, Main or High, 4:2:0, 8 bits" });
+        }
+        if !LEVELS.contains(&parameters.level_idc) {
+            let found = format!("level {:.1}", f32::from(parameters.level_idc) / 10.0);
+            return Err(Unfit::Profile { found, takes: "levels up to 5.2" });
+        }
+        self.set_profile(parameters.profile_idc.into())?;
         let (width, height) =
             parameters.pixel_dimensions().map_err(|error| bad(format!("{error:?}")))?;
         let side = |pixels| u16::try_from(pixels).ok().filter(|&pixels| pixels > 0);
@@ -269,6 +323,34 @@ impl<'a> Stream<'a> {
         self.frame_rate = self.frame_rate.or(frame_rate);
         Ok(())
     }
+}
+
+/// Profile, chroma format and bit depth of what no server and no browser agrees on, if it is such.
+fn unsent(parameters: &SeqParameterSet) -> Option<String> {
+    let chroma = &parameters.chroma_info;
+    let format = match chroma.chroma_format {
+        ChromaFormat::Monochrome => "gray",
+        ChromaFormat::YUV420 => "4:2:0",
+        ChromaFormat::YUV422 => "4:2:2",
+        ChromaFormat::YUV444 => "4:4:4",
+        ChromaFormat::Invalid(_) => "unknown chroma format",
+    };
+    let deeper = chroma.bit_depth_luma_minus8.max(chroma.bit_depth_chroma_minus8);
+    let bits = deeper.saturating_add(8);
+    let profile = u8::from(parameters.profile_idc);
+    let name = match profile {
+        66 | 77 | 100 if bits == 8 && matches!(format, "gray" | "4:2:0") => return None,
+        66 => "Baseline",
+        77 => "Main",
+        88 => "Extended",
+        100 => "High",
+        110 => "High 10",
+        122 => "High 4:2:2",
+        244 => "High 4:4:4 Predictive",
+        44 => "CAVLC 4:4:4 Intra",
+        _ => "an unknown profile",
+    };
+    Some(format!("{name} (profile {profile}, {format}, {bits} bits)"))
 }
 
 #[cfg(test)]
@@ -283,6 +365,12 @@ mod tests {
         assert_eq!(found, [(4, vec![9, 0x10]), (9, vec![0x67, 1]), (19, vec![0x65, 0, 2])]);
         assert_eq!(units(&[0, 0, 0, 0]).count(), 0);
         assert_eq!(next_start(&[5, 0, 0, 0, 1, 7], 0), Some(5));
+        for good in [&[0, 0, 1][..], &[0, 0, 0, 1, 9], &[0, 0, 0, 0, 0, 0, 1]] {
+            assert!(begins(good));
+        }
+        for bad in [&[][..], &[0, 0, 0], &[0, 1], &[0, 0, 2, 0, 0, 1], &[1, 0, 0, 1]] {
+            assert!(!begins(bad));
+        }
     }
 
     #[test]
@@ -302,11 +390,14 @@ mod tests {
         ) {
             let mut file = Vec::new();
             for (index, part) in parts.iter().enumerate() {
-                file.extend_from_slice(MAGICS[(long >> (index % 32) & 1) as usize]);
+                let zeros = 2 + (long >> (index % 32) & 3) as usize;
+                file.resize(file.len() + zeros, 0);
+                file.push(1);
                 file.extend_from_slice(part);
             }
             let found: Vec<_> = units(&file).map(|unit| unit.data.to_vec()).collect();
             prop_assert_eq!(found, parts);
+            prop_assert!(begins(&file));
         }
 
         #[test]

@@ -120,6 +120,8 @@ pub struct UnitSummary {
     pub size: Option<(u16, u16)>,
     /// One of its frames is shown.
     pub shown: bool,
+    /// `seq_profile`, where there is a sequence header: 0 is Main (4:2:0 or gray, 8 or 10 bits).
+    pub profile: Option<u8>,
 }
 
 /// Reads a temporal unit in low-overhead form. The error says what is wrong with it.
@@ -132,7 +134,7 @@ pub fn temporal_unit(bytes: &[u8]) -> Result<UnitSummary, &'static str> {
         match obu.kind() {
             obu::SEQUENCE_HEADER => {
                 let header = SequenceHeader::parse(obu.data)?;
-                summary.size = Some(header.size);
+                (summary.size, summary.profile) = (Some(header.size), Some(header.profile));
                 sequence = Some(header);
             }
             obu::FRAME | obu::FRAME_HEADER => {
@@ -205,6 +207,7 @@ pub fn sequence_size(obu: &[u8]) -> Option<(u16, u16)> {
 /// As much of a sequence header as is needed (AV1 §5.5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SequenceHeader {
+    profile: u8,
     reduced_still_picture: bool,
     size: (u16, u16),
 }
@@ -216,7 +219,8 @@ impl SequenceHeader {
     }
 
     fn read(bits: &mut BitReader<'_>) -> Option<SequenceHeader> {
-        bits.skip(3 + 1)?;
+        let profile = bits.take(3)? as u8;
+        bits.skip(1)?;
         let reduced_still_picture = bits.flag()?;
         if reduced_still_picture {
             bits.skip(5)?;
@@ -228,7 +232,7 @@ impl SequenceHeader {
         let width = bits.take(width_bits)? + 1;
         let height = bits.take(height_bits)? + 1;
         let size = (u16::try_from(width).ok()?, u16::try_from(height).ok()?);
-        Some(SequenceHeader { reduced_still_picture, size })
+        Some(SequenceHeader { profile, reduced_still_picture, size })
     }
 
     fn skip_operating_points(bits: &mut BitReader<'_>) -> Option<()> {
@@ -466,7 +470,9 @@ mod tests {
         let header = [0x0a, 12, 0, 0, 0, 0x0c, 0xc4, 0xff, 0x67, 0xe0, 0x6d, 0x7c, 0x80, 0x20];
         let unit = [&[0x12, 0][..], &header, &[0x32, 1, 0x10]].concat();
         let summary = temporal_unit(&unit).unwrap();
-        assert_eq!(summary, UnitSummary { keyframe: true, size: Some((640, 360)), shown: true });
+        let size = Some((640, 360));
+        let expected = UnitSummary { keyframe: true, size, shown: true, profile: Some(0) };
+        assert_eq!(summary, expected);
         let delta = temporal_unit(&[0x12, 0, 0x32, 1, 0x30]).unwrap();
         assert!(!delta.keyframe && delta.shown && delta.size.is_none());
         assert!(!temporal_unit(&[0x32, 1, 0x10]).unwrap().keyframe, "no sequence header");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::scalability::{Scalability, ScalabilityMode};
 
@@ -13,8 +14,14 @@ pub const CLIP_BYTES_MAX: u64 = 1 << 30;
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Longest pause between two frames of a file. A longer one is taken for a broken timestamp.
 pub const FRAME_GAP_MAX_SECONDS: u64 = 60;
-/// Highest frame rate of a file. A higher one is taken for a broken timebase.
-pub const FRAME_RATE_MAX: f64 = 1_000.0;
+/// Highest frame rate of a file. A higher one is taken for a broken timebase: no camera or screen
+/// that is sent live has more, and frame numbers that were written as milliseconds make 1,000.
+pub const FRAME_RATE_MAX: f64 = 300.0;
+/// Lowest frame rate of a file: a frame every five seconds. A lower one is taken for a broken
+/// timebase; one below [`FRAME_RATE_SLOW`] is told.
+pub const FRAME_RATE_MIN: f64 = 0.2;
+/// A file of fewer frames a second plays as it says, and that is told.
+pub const FRAME_RATE_SLOW: f64 = 1.0;
 
 /// What the packets of a stream carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,8 +107,8 @@ pub struct ClipFrame {
 /// How files are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ClipOptions {
-    /// Frames a second of files without timestamps (H.264 and H.265 in Annex B), above 0 and at most
-    /// [`FRAME_RATE_MAX`]. `None`: what the stream's own timing says, else
+    /// Frames a second of files without timestamps (H.264 and H.265 in Annex B), from
+    /// [`FRAME_RATE_MIN`] to [`FRAME_RATE_MAX`]. `None`: what the stream's own timing says, else
     /// [`FRAME_RATE_ASSUMED`].
     pub frame_rate: Option<f64>,
     /// How a file of VP9 or AV1 is divided into layers. Each of its frames is then one picture: a
@@ -118,8 +125,53 @@ pub const FRAME_RATE_ASSUMED: f64 = 30.0;
 pub struct OpenedClip {
     /// The clip.
     pub clip: MediaClip,
-    /// Nothing said how fast it plays: it was taken for [`FRAME_RATE_ASSUMED`].
-    pub frame_rate_assumed: bool,
+    /// How its timing was understood.
+    pub timing: Timing,
+}
+
+/// How the timing of a file was understood.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Timing {
+    /// As it says, and nothing is odd about it.
+    AsSaid,
+    /// Nothing says how fast it plays: it was taken for [`FRAME_RATE_ASSUMED`].
+    Assumed,
+    /// As it says, at fewer than [`FRAME_RATE_SLOW`] frames a second.
+    Slow {
+        /// Usual length of a frame in seconds.
+        frame_s: f64,
+    },
+    /// It can't be as it says, and one mistake alone explains it.
+    Corrected {
+        /// Usual length of a frame by what it says, in seconds.
+        said_s: f64,
+        /// What explains it.
+        mistake: TimingMistake,
+    },
+}
+
+/// What is often wrong with timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimingMistake {
+    /// Rate and scale stand in each other's place.
+    SwappedTimebase,
+    /// They count 90,000 a second, as in RTP, whatever the timebase says.
+    RtpTicks,
+    /// They count milliseconds, whatever the timebase says.
+    Milliseconds,
+    /// They count frames, and the timebase says something finer.
+    FrameNumbers,
+}
+
+impl fmt::Display for TimingMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SwappedTimebase => "the two numbers of its timebase are swapped",
+            Self::RtpTicks => "its timestamps are RTP's, 90,000 a second",
+            Self::Milliseconds => "its timestamps are milliseconds",
+            Self::FrameNumbers => "its timestamps are frame numbers",
+        })
+    }
 }
 
 /// A whole file, ready to be published in a loop by any number of publishers at once.
@@ -142,7 +194,8 @@ pub struct MediaClip {
     /// Length of one pass: timestamp of the last frame plus its inferred duration. Looping adds
     /// this to every timestamp.
     pub duration_ticks: u64,
-    /// Mean frames a second over the clip.
+    /// Mean frames a second over the clip. Those that are never shown (alternate reference frames)
+    /// are none.
     pub frame_rate: f64,
     /// How its pictures are divided into layer frames, where they are.
     pub scalability: Option<Scalability>,
@@ -194,6 +247,22 @@ impl MediaClip {
     /// Length of one pass in seconds; above 0.
     pub fn duration_seconds(&self) -> f64 {
         self.duration_ticks as f64 / f64::from(self.clock_rate)
+    }
+
+    /// The longest time from one frame to the next, of a clip whose frames do not come at a steady
+    /// rate: by libwebrtc's rule for freezes, three times the mean and 150 ms more than that. Zero of
+    /// all others.
+    pub fn pause_max(&self) -> Duration {
+        let begins = self.frames.iter().map(|frame| frame.timestamp_ticks);
+        let ends = begins.clone().skip(1).chain([self.duration_ticks]);
+        let longest = begins.zip(ends).map(|(begin, end)| end.saturating_sub(begin)).max();
+        let seconds = |ticks: u64| ticks as f64 / f64::from(self.clock_rate.max(1));
+        let longest = seconds(longest.unwrap_or(0));
+        let mean = seconds(self.duration_ticks) / self.frames.len().max(1) as f64;
+        if longest < (3.0 * mean).max(mean + 0.15) {
+            return Duration::ZERO;
+        }
+        Duration::try_from_secs_f64(longest).unwrap_or_default()
     }
 
     fn packets(&self) -> impl Iterator<Item = &Arc<[u8]>> {
@@ -349,11 +418,23 @@ pub enum ClipProblem {
         /// Length of the pause.
         gap_seconds: u64,
     },
-    /// More than [`FRAME_RATE_MAX`] frames a second.
-    #[error("{frames_per_second} frames a second by its timestamps")]
-    FrameRate {
-        /// The rate found.
-        frames_per_second: u64,
+    /// Timing at which nothing is sent live.
+    #[error("{figure}; {cause}")]
+    Timing {
+        /// How fast it would play, and what says so.
+        figure: String,
+        /// What is probably wrong, as a clause.
+        cause: String,
+    },
+    /// A profile, level, chroma format or bit depth that nothing agrees on.
+    #[error("{codec} of {found} can't be published: servers and browsers agree on {takes}")]
+    Profile {
+        /// The file's.
+        codec: Codec,
+        /// Profile and what it means, or level.
+        found: String,
+        /// What there may be instead.
+        takes: &'static str,
     },
     /// Not a well-formed Ogg page.
     #[error("bad Ogg page: {reason}")]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clip::{
     ClipFrame, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_GAP_MAX_SECONDS, FRAME_RATE_MAX,
-    MediaClip, ProblemAt,
+    FRAME_RATE_MIN, FRAME_RATE_SLOW, MediaClip, OpenedClip, ProblemAt, Timing, TimingMistake,
 };
 use crate::layered::Cutter;
 use crate::scalability::{Scalability, ScalabilityMode};
@@ -18,10 +18,17 @@ use crate::{av1, packetize, vp8, vp9};
 pub const MAGIC: &[u8; 4] = b"DKIF";
 /// Length of the file header.
 pub const HEADER_BYTES: usize = 32;
+/// Where the header has the timebase.
+const TIMEBASE_OFFSET: u64 = 16;
 /// Length of each frame's header.
 pub const FRAME_HEADER_BYTES: usize = 12;
 /// Largest side of a VP8 picture: 14 bits (RFC 6386 §9.1).
 pub const SIDE_PIXELS_MAX: u16 = 0x3fff;
+
+/// Steps from frame to frame that say how fast a file plays; fewer may be anything.
+const STEPS_MIN: usize = 4;
+/// Frames a second that a mistake in the timing must leave to be taken for one.
+const LIKELY_RATES: std::ops::RangeInclusive<f64> = 5.0..=120.0;
 
 /// One frame as the file has it.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +54,22 @@ struct Timebase {
 }
 
 impl Timebase {
+    /// Seconds of so many units.
+    fn seconds(self, timestamp: u64) -> f64 {
+        timestamp as f64 * self.scale as f64 / self.rate as f64
+    }
+
+    /// So many seconds from frame to frame can't be meant.
+    fn problem(self, step_s: f64, cause: &str) -> ClipProblem {
+        let figure = match step_s < 1.0 {
+            true => format!("{:.0} frames a second", 1.0 / step_s),
+            false => format!("{step_s:.0} s a frame"),
+        };
+        let Self { rate, scale } = self;
+        let figure = format!("{figure} by its timestamps, which are {scale}/{rate} s each");
+        ClipProblem::Timing { figure, cause: cause.to_owned() }
+    }
+
     /// To the 90 kHz clock, from the start each time so that rounding never adds up.
     fn ticks(self, timestamp: u128) -> u64 {
         let ticks = timestamp * 90_000 * u128::from(self.scale) / u128::from(self.rate);
@@ -60,18 +83,29 @@ pub(crate) fn read(
     name: &str,
     bytes: &[u8],
     mode: Option<ScalabilityMode>,
-) -> Result<MediaClip, ProblemAt> {
+) -> Result<OpenedClip, ProblemAt> {
     let (codec, timebase) = read_header(bytes)?;
     let raw = read_frames(bytes)?;
     let pictures = check_pictures(codec, &raw)?;
     let size = pictures.iter().find_map(|picture| picture.size);
     let (width, height) = size.ok_or((HEADER_BYTES as u64, ClipProblem::NoFrames))?;
+    let shown: Vec<u64> = raw
+        .iter()
+        .zip(&pictures)
+        .filter(|(_, picture)| picture.shown)
+        .map(|(frame, _)| frame.timestamp)
+        .collect();
+    if shown.is_empty() {
+        return Err((HEADER_BYTES as u64, ClipProblem::NoFrames));
+    }
+    let (timebase, timing) =
+        understand(&shown, timebase).map_err(|problem| (TIMEBASE_OFFSET, problem))?;
     let ticks = check_timestamps(&raw, &pictures, timebase)?;
-    let duration_ticks = duration(&raw, &ticks, timebase);
-    let frame_rate = raw.len() as f64 * 90_000.0 / duration_ticks as f64;
+    let duration_ticks = duration(&shown, &ticks, timebase);
+    let frame_rate = shown.len() as f64 * 90_000.0 / duration_ticks as f64;
     if frame_rate > FRAME_RATE_MAX {
-        let problem = ClipProblem::FrameRate { frames_per_second: frame_rate as u64 };
-        return Err((16, problem));
+        let step_s = 1.0 / frame_rate;
+        return Err((TIMEBASE_OFFSET, timebase.problem(step_s, "its timebase is probably wrong")));
     }
     let mut cutter = match mode {
         Some(mode) => Some(
@@ -103,7 +137,7 @@ pub(crate) fn read(
     }
     let (width, height) = cutter.as_ref().map_or((width, height), Cutter::size);
     let scalability = mode.map(|mode| Scalability::new(mode, (width, height), layered));
-    Ok(MediaClip {
+    let clip = MediaClip {
         name: name.to_owned(),
         codec,
         clock_rate: codec.clock_rate(),
@@ -114,7 +148,8 @@ pub(crate) fn read(
         duration_ticks,
         frame_rate,
         scalability,
-    })
+    };
+    Ok(OpenedClip { clip, timing })
 }
 
 fn packets(codec: Codec, data: &[u8], keyframe: bool, index: usize) -> Vec<Arc<[u8]>> {
@@ -212,13 +247,27 @@ fn picture(codec: Codec, data: &[u8], index: u64) -> Result<Picture, ClipProblem
     let bad = |reason| ClipProblem::BadFrame { index, codec, reason };
     match codec {
         Codec::Vp9 => {
-            let vp9::FrameHeader { keyframe, shown, size } =
+            let vp9::FrameHeader { keyframe, profile, size, .. } =
                 vp9::frame_header(data).map_err(bad)?;
-            Ok(Picture { keyframe, shown, size })
+            if let Some(found) = VP9_PROFILES.get(usize::from(profile)).copied().flatten() {
+                let takes = "profile 0 (4:2:0, 8 bits)";
+                return Err(ClipProblem::Profile { codec, found: found.to_owned(), takes });
+            }
+            Ok(Picture { keyframe, shown: vp9::is_shown(data), size })
         }
         Codec::Av1 => {
-            let av1::UnitSummary { keyframe, shown, size } =
+            let av1::UnitSummary { keyframe, shown, size, profile } =
                 av1::temporal_unit(data).map_err(bad)?;
+            if let Some(profile @ 1..) = profile {
+                let name = match profile {
+                    1 => " (High: 4:4:4)",
+                    2 => " (Professional: 4:2:2 or 12 bits)",
+                    _ => "",
+                };
+                let takes = "profile 0 (Main: 4:2:0, 8 or 10 bits)";
+                let found = format!("profile {profile}{name}");
+                return Err(ClipProblem::Profile { codec, found, takes });
+            }
             Ok(Picture { keyframe, shown, size })
         }
         _ => {
@@ -228,6 +277,59 @@ fn picture(codec: Codec, data: &[u8], index: u64) -> Result<Picture, ClipProblem
             }
             Ok(Picture { keyframe, shown: vp8::is_shown(data), size })
         }
+    }
+}
+
+/// What is refused of VP9, by profile (VP9 bitstream specification, §7.2).
+const VP9_PROFILES: [Option<&str>; 4] = [
+    None,
+    Some("profile 1 (4:4:4, 4:2:2 or 4:4:0)"),
+    Some("profile 2 (10 or 12 bits)"),
+    Some("profile 3 (10 or 12 bits, 4:4:4, 4:2:2 or 4:4:0)"),
+];
+
+/// What timestamps count, and what has to be said of it, by the timestamps of the frames that are
+/// shown. Where it can't be as the file says and one mistake alone explains it, it is read so.
+fn understand(shown: &[u64], said: Timebase) -> Result<(Timebase, Timing), ClipProblem> {
+    let pairs = shown.iter().zip(shown.iter().skip(1));
+    let mut steps: Vec<u64> = pairs.map(|(a, b)| b.saturating_sub(*a)).collect();
+    steps.retain(|step| *step > 0);
+    if steps.len() < STEPS_MIN {
+        return Ok((said, Timing::AsSaid));
+    }
+    steps.sort_unstable();
+    let step = steps[steps.len() / 2];
+    let said_s = said.seconds(step);
+    if (1.0 / FRAME_RATE_MAX..=1.0 / FRAME_RATE_SLOW).contains(&said_s) {
+        return Ok((said, Timing::AsSaid));
+    }
+    if said_s > 1.0 && said_s <= 1.0 / FRAME_RATE_MIN {
+        return Ok((said, Timing::Slow { frame_s: said_s }));
+    }
+    let readings = [
+        (Timebase { rate: said.scale, scale: said.rate }, TimingMistake::SwappedTimebase),
+        (Timebase { rate: 90_000, scale: 1 }, TimingMistake::RtpTicks),
+        (Timebase { rate: 1_000, scale: 1 }, TimingMistake::Milliseconds),
+    ];
+    let rate = |timebase: Timebase| 1.0 / timebase.seconds(step);
+    let mut likely = readings.into_iter().filter(|(it, _)| LIKELY_RATES.contains(&rate(*it)));
+    let first = likely.next();
+    // Swapped, 1/1000 is milliseconds: the same.
+    let same = |one: Timebase, other: Timebase| (rate(one) / rate(other) - 1.0).abs() < 0.01;
+    let only = first.filter(|(first, _)| likely.all(|(other, _)| same(*first, other)));
+    let possible = said_s > 1.0 && said_s <= FRAME_GAP_MAX_SECONDS as f64;
+    match only {
+        Some((timebase, mistake)) if !possible => {
+            Ok((timebase, Timing::Corrected { said_s, mistake }))
+        }
+        Some((timebase, mistake)) => {
+            let rate = (rate(timebase) * 1_000.0).round() / 1_000.0;
+            Err(said.problem(said_s, &format!("probably {mistake}, and {rate} frames/s are meant")))
+        }
+        None if step == 1 && said_s < 1.0 => {
+            Err(said.problem(said_s, &format!("probably {}", TimingMistake::FrameNumbers)))
+        }
+        None => Err(said.problem(said_s, "its timebase or its timestamps are wrong")),
     }
 }
 
@@ -264,13 +366,14 @@ fn check_timestamps(
     Ok(all)
 }
 
-/// Length of one pass. The file does not say how long its last frame lasts: as long as the mean
-/// of the others; one timebase unit for a single frame, if that is a sensible time, or 1/30 s.
-fn duration(frames: &[RawFrame<'_>], ticks: &[u64], timebase: Timebase) -> u64 {
-    let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return 1 };
+/// Length of one pass, by the timestamps of the frames that are shown. The file does not say how long
+/// its last one lasts: as long as the mean of the others; one timebase unit for a single frame, if
+/// that is a sensible time, or 1/30 s.
+fn duration(shown: &[u64], ticks: &[u64], timebase: Timebase) -> u64 {
+    let (Some(first), Some(last)) = (shown.first(), shown.last()) else { return 1 };
     let last_ticks = ticks.last().copied().unwrap_or(0);
-    let intervals = frames.len() as u128 - 1;
-    let span = u128::from(last.timestamp - first.timestamp);
+    let intervals = shown.len() as u128 - 1;
+    let span = u128::from(last.saturating_sub(*first));
     if intervals == 0 || span == 0 {
         let unit = timebase.ticks(1);
         return last_ticks + if (90..=90_000).contains(&unit) { unit } else { 3_000 };

@@ -49,7 +49,8 @@ pub mod vp9;
 
 pub use assembler::{AssembledFrame, AssemblerPacket, FrameAssembler, UnsupportedCodec};
 pub use clip::{
-    ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip, is_recordable,
+    ClipError, ClipFrame, ClipOptions, ClipProblem, Codec, MediaClip, OpenedClip, Timing,
+    TimingMistake, is_recordable,
 };
 pub use disk::{DiskHandle, DiskOptions, DiskReport, DiskThread};
 pub use packet_trailer::PacketTrailer;

@@ -35,6 +35,8 @@ struct Stream {
     head: Option<OpusHead>,
     tags_seen: bool,
     frames: Vec<ClipFrame>,
+    /// An empty packet came: some writers end a stream with one, and nothing may follow it.
+    emptied: bool,
     /// End of the last packet, in samples since the first one's start.
     end_ticks: u64,
     /// Granule position and end in samples at the last page that had one.
@@ -143,8 +145,15 @@ impl Stream {
             };
         }
         let index = self.frames.len() as u64;
-        let ticks = opus::packet_ticks(&data)
-            .map_err(|reason| ClipProblem::OpusPacket { index, reason })?;
+        if data.is_empty() && index > 0 {
+            self.emptied = true;
+            return Ok(());
+        }
+        let ticks = match self.emptied {
+            true => Err("it is empty, and others follow (R1)"),
+            false => opus::packet_ticks(&data),
+        };
+        let ticks = ticks.map_err(|reason| ClipProblem::OpusPacket { index, reason })?;
         if data.len() > PACKET_BYTES_MAX {
             let reason = "longer than the 1,300 bytes that fit a datagram";
             return Err(ClipProblem::OpusPacket { index, reason });

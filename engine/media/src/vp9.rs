@@ -263,6 +263,8 @@ pub struct FrameHeader {
     pub keyframe: bool,
     /// `show_frame`, or an earlier frame is shown (`show_existing_frame`).
     pub shown: bool,
+    /// 0 is 4:2:0 with 8 bits, 1 another chroma format, 2 and 3 the same with 10 or 12 bits.
+    pub profile: u8,
     /// Width and height in pixels, of keyframes.
     pub size: Option<(u16, u16)>,
 }
@@ -274,18 +276,18 @@ pub fn frame_header(frame: &[u8]) -> Result<FrameHeader, &'static str> {
     if bits.take(2).ok_or(SHORT)? != 2 {
         return Err("it has no VP9 frame marker");
     }
-    let profile = bits.take(1).ok_or(SHORT)? | bits.take(1).ok_or(SHORT)? << 1;
+    let profile = (bits.take(1).ok_or(SHORT)? | bits.take(1).ok_or(SHORT)? << 1) as u8;
     if profile == 3 && bits.flag().ok_or(SHORT)? {
         return Err("it has a reserved profile");
     }
     if bits.flag().ok_or(SHORT)? {
-        return Ok(FrameHeader { keyframe: false, shown: true, size: None });
+        return Ok(FrameHeader { keyframe: false, shown: true, profile, size: None });
     }
     let keyframe = !bits.flag().ok_or(SHORT)?;
     let shown = bits.flag().ok_or(SHORT)?;
     bits.flag().ok_or(SHORT)?;
     if !keyframe {
-        return Ok(FrameHeader { keyframe, shown, size: None });
+        return Ok(FrameHeader { keyframe, shown, profile, size: None });
     }
     if bits.take(24).ok_or(SHORT)? != 0x49_8342 {
         return Err("it is a keyframe without a VP9 sync code");
@@ -296,12 +298,12 @@ pub fn frame_header(frame: &[u8]) -> Result<FrameHeader, &'static str> {
     let size = u16::try_from(width).ok().zip(u16::try_from(height).ok());
     match size {
         None => Err("it is a keyframe of 65,536 pixels a side"),
-        size => Ok(FrameHeader { keyframe, shown, size }),
+        size => Ok(FrameHeader { keyframe, shown, profile, size }),
     }
 }
 
 /// `color_config()` (§6.2.2).
-fn skip_color_config(bits: &mut BitReader<'_>, profile: u32) -> Option<()> {
+fn skip_color_config(bits: &mut BitReader<'_>, profile: u8) -> Option<()> {
     const RGB: u32 = 7;
     if profile >= 2 {
         bits.skip(1)?;
@@ -339,6 +341,13 @@ pub fn layer_frames(data: &[u8]) -> Option<Vec<&[u8]>> {
         rest = behind;
     }
     Some(found)
+}
+
+/// True if one of the frames of a superframe is shown, or the frame itself if it is none. libvpx puts
+/// a frame that is not shown in front of one that is.
+pub fn is_shown(data: &[u8]) -> bool {
+    let shown = |frame: &[u8]| frame_header(frame).is_ok_and(|header| header.shown);
+    layer_frames(data).map_or_else(|| shown(data), |frames| frames.into_iter().any(shown))
 }
 
 /// True if an encoded frame is a keyframe. False for anything unreadable.
@@ -406,11 +415,16 @@ mod tests {
         // libvpx, profile 0, 640×360: 4 bytes, colour space 2, then the size.
         let key = [0x82, 0x49, 0x83, 0x42, 0x20, 0x27, 0xf0, 0x16, 0x70];
         let header = frame_header(&key).unwrap();
-        assert_eq!(header, FrameHeader { keyframe: true, shown: true, size: Some((640, 360)) });
+        let expected =
+            FrameHeader { keyframe: true, shown: true, profile: 0, size: Some((640, 360)) };
+        assert_eq!(header, expected);
         assert!(!frame_header(&[0x86]).unwrap().keyframe);
-        let existing = FrameHeader { keyframe: false, shown: true, size: None };
+        let existing = FrameHeader { keyframe: false, shown: true, profile: 0, size: None };
         assert_eq!(frame_header(&[0x88]), Ok(existing));
         assert!(!frame_header(&[0x84, 0]).unwrap().shown);
+        // Two bits, the low one first; that of 3 is followed by a reserved one.
+        let profile = |first: u8| frame_header(&[first, 0]).unwrap().profile;
+        assert_eq!([0x84, 0xa4, 0x94, 0xb2].map(profile), [0, 1, 2, 3]);
         for bad in [&[][..], &[0x00], &[0xc2, 1], &[0x82, 0x9d, 0x01, 0x2a, 0, 0, 0], &key[..8]] {
             frame_header(bad).unwrap_err();
         }
@@ -425,6 +439,10 @@ mod tests {
         assert_eq!(layer_frames(&long), None, "longer than there is");
         assert_eq!(layer_frames(&[]), None);
         assert_eq!(layer_frames(&[0xc9]), None);
+        // The first of the two is not shown.
+        assert!(is_shown(&[0x84, 1, 2, 0x86, 3, 0xc9, 3, 0, 2, 0, 0xc9]));
+        assert!(!is_shown(&[0x84, 1, 2, 0x84, 3, 0xc9, 3, 0, 2, 0, 0xc9]));
+        assert!(is_shown(&[0x86, 1]) && !is_shown(&[0x84, 1]) && !is_shown(&[]));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 use ogg::writing::{PacketWriteEndInfo, PacketWriter};
 use stampede_media::clip::FRAME_BYTES_MAX;
 use stampede_media::opus::OpusHead;
-use stampede_media::{ClipError, ClipOptions, ClipProblem, Codec, MediaClip, builtin, h264, h265};
+use stampede_media::{
+    ClipError, ClipOptions, ClipProblem, Codec, MediaClip, Timing, TimingMistake, builtin, h264,
+    h265,
+};
 
 const KEYFRAME: [u8; 12] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
 const DELTA: [u8; 3] = [0x11, 2, 3];
@@ -44,6 +47,23 @@ fn ogg(packets: &[(&[u8], u64)]) -> Vec<u8> {
         writer.write_packet(packet.to_vec(), 9, end, *granule).unwrap();
     }
     writer.into_inner()
+}
+
+/// An Ogg file whose last page, of one empty packet, has no packet at all.
+fn without_last_packet(file: &[u8]) -> Vec<u8> {
+    let mut file = file[..file.len() - 1].to_vec();
+    let page = file.len() - 27;
+    assert_eq!(&file[page..page + 4], b"OggS");
+    file[page + 26] = 0;
+    file[page + 22..page + 26].fill(0);
+    // RFC 3533 §6: CRC-32 with 0x04c11db7, from 0, not reflected.
+    let crc = file[page..].iter().fold(0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| {
+            crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 }
+        })
+    });
+    file[page + 22..page + 26].copy_from_slice(&crc.to_le_bytes());
+    file
 }
 
 fn head(channels: u8) -> [u8; 19] {
@@ -161,7 +181,7 @@ fn ivf_timestamps() {
     let (offset, problem) = refused(&ivf(&[(0, &KEYFRAME), (30 * 61, &DELTA)]));
     assert_eq!((offset, problem), (at, ClipProblem::TimestampGap { index: 1, gap_seconds: 61 }));
     let hurried = with(ivf(&[(0, &KEYFRAME), (1, &DELTA)]), 16, &1_000_000u32.to_le_bytes());
-    assert!(matches!(refused(&hurried), (16, ClipProblem::FrameRate { .. })));
+    assert!(matches!(refused(&hurried), (16, ClipProblem::Timing { .. })));
     refused(&ivf(&[(0, &KEYFRAME), (u64::MAX, &DELTA)]));
     // A frame that is never shown may share its moment with its neighbour.
     let hidden = [0x01, 2, 3];
@@ -169,6 +189,88 @@ fn ivf_timestamps() {
     let clip = MediaClip::from_bytes("x", &file).unwrap();
     let ticks: Vec<_> = clip.frames.iter().map(|frame| frame.timestamp_ticks).collect();
     assert_eq!(ticks, [0, 3_000, 3_001, 6_000]);
+    // Nobody sees it: of three pictures in a tenth of a second it makes no four.
+    assert_eq!((clip.frame_rate, clip.duration_ticks), (30.0, 9_000));
+    // The same of VP9, whose hidden frames share a superframe with one that is shown.
+    let superframe = [0x84, 1, 2, 0x86, 3, 0xc9, 3, 0, 2, 0, 0xc9];
+    let vp9 = [(0, VP9[0]), (1, &superframe), (2, &[0x84, 9]), (2, VP9[1])];
+    let clip = MediaClip::from_bytes("x", &with(ivf(&vp9), 8, b"VP90")).unwrap();
+    assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (4, 30.0, 9_000));
+    let unseen = [0, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7];
+    assert_eq!(refused(&ivf(&[(0, &unseen)])), (32, ClipProblem::NoFrames));
+}
+
+/// A file of ten frames by its timebase and the steps of its timestamps.
+fn timed(rate: u32, scale: u32, step: u64) -> Vec<u8> {
+    let frame = |index| (index * step, if index == 0 { &KEYFRAME[..] } else { &DELTA[..] });
+    let frames: Vec<_> = (0..10).map(frame).collect();
+    with(with(ivf(&frames), 16, &rate.to_le_bytes()), 20, &scale.to_le_bytes())
+}
+
+#[test]
+fn timing_that_cannot_be_meant_is_read_as_it_is_meant() {
+    let opened = |file: &[u8]| MediaClip::from_bytes_with("x", file, ClipOptions::default());
+    for (rate, scale, step, said_s, mistake, meant) in [
+        // In slow-ivf.py's words: RTP timestamps under 1/30.
+        (30, 1, 3_600, 120.0, TimingMistake::RtpTicks, 25.0),
+        (1, 1_000, 40, 40_000.0, TimingMistake::SwappedTimebase, 25.0),
+        (1, 90_000, 3_000, 2.7e8, TimingMistake::SwappedTimebase, 30.0),
+        (1, 1, 100, 100.0, TimingMistake::Milliseconds, 10.0),
+        (90_000, 1, 20, 1.0 / 4_500.0, TimingMistake::Milliseconds, 50.0),
+    ] {
+        let opened = opened(&timed(rate, scale, step)).unwrap();
+        let clip = opened.clip;
+        assert_eq!(
+            (clip.frame_rate, clip.frames[9].timestamp_ticks as f64),
+            (meant, 810_000.0 / meant)
+        );
+        let Timing::Corrected { said_s: said, mistake: found } = opened.timing else {
+            panic!("{:?}", opened.timing)
+        };
+        assert_eq!(found, mistake);
+        assert!((said / said_s - 1.0).abs() < 1e-9, "{said} {said_s}");
+    }
+    // What is unusual but can be meant is played as it is.
+    for (rate, scale, step, timing) in [
+        (5, 1, 1, Timing::AsSaid),
+        (300, 1, 1, Timing::AsSaid),
+        (1_000, 1, 1_001, Timing::Slow { frame_s: 1.001 }),
+        (1, 4, 1, Timing::Slow { frame_s: 4.0 }),
+    ] {
+        let opened = opened(&timed(rate, scale, step)).unwrap();
+        let frame_s = step as f64 * f64::from(scale) / f64::from(rate);
+        assert_eq!(opened.timing, timing);
+        assert!((opened.clip.frame_rate * frame_s - 1.0).abs() < 1e-9);
+    }
+    // One long pause among short ones is a pause.
+    let mut paused = timed(25, 1, 1);
+    let last = paused.len() - DELTA.len() - 8;
+    paused.splice(last..last + 8, 900_u64.to_le_bytes());
+    let opened = opened(&paused).unwrap();
+    assert_eq!(opened.timing, Timing::AsSaid);
+    let pause_s = opened.clip.pause_max().as_secs_f64();
+    assert!(pause_s > 35.0 && pause_s < 105.0, "{pause_s}");
+    assert!(MediaClip::from_bytes("x", &timed(25, 1, 1)).unwrap().pause_max().is_zero());
+}
+
+#[test]
+fn timing_that_may_be_meant_is_refused_with_figure_and_likely_cause() {
+    for (rate, scale, step, words) in [
+        (1, 25, 1, &["25 s a frame", "25/1 s each", "swapped", "25 frames/s"][..]),
+        (1_001, 30_000, 1, &["30 s a frame", "30000/1001", "swapped", "29.97 frames/s"]),
+        (60, 1, 1_800, &["30 s a frame", "RTP", "50 frames/s"]),
+        (1_000, 1, 1, &["1000 frames a second", "1/1000 s each", "frame numbers"]),
+        (90_000, 1, 1, &["90000 frames a second", "frame numbers"]),
+        (1_000_000, 1, 2, &["500000 frames a second", "wrong"]),
+        (1, 7, 1, &["7 s a frame", "swapped", "7 frames/s"]),
+        (1, 60, 600, &["36000 s a frame", "wrong"]),
+    ] {
+        let (offset, problem) = refused(&timed(rate, scale, step));
+        assert!(offset == 16 && matches!(problem, ClipProblem::Timing { .. }), "{problem}");
+        for word in words {
+            assert!(problem.to_string().contains(word), "{word}: {problem}");
+        }
+    }
 }
 
 #[test]
@@ -210,6 +312,14 @@ fn opus_packets_and_granules() {
     assert!(matches!(refused(&granules(4_000)).1, ClipProblem::TimestampOrder { .. }));
     let far = refused(&granules(5_920 + 61 * 48_000)).1;
     assert_eq!(far, ClipProblem::TimestampGap { index: 3, gap_seconds: 61 });
+    // Writers end streams with an empty packet, or a page without any; elsewhere there is none.
+    let sound = [(&head(2)[..], 0), (TAGS, 0), (OPUS, 960), (OPUS, 1_920), (&[], 1_920)];
+    let clip = MediaClip::from_bytes("x", &ogg(&sound)).unwrap();
+    assert_eq!((clip.frames.len(), clip.duration_ticks), (2, 1_920));
+    let clip = MediaClip::from_bytes("x", &without_last_packet(&ogg(&sound))).unwrap();
+    assert_eq!((clip.frames.len(), clip.duration_ticks), (2, 1_920));
+    let between = [(&head(2)[..], 0), (TAGS, 0), (OPUS, 960), (&[], 960), (OPUS, 1_920)];
+    assert!(matches!(refused(&ogg(&between)).1, ClipProblem::OpusPacket { index: 1, .. }));
     // A hole is kept as a pause, trimming at the end is not.
     let clip = MediaClip::from_bytes("x", &granules(5_920 + 480)).unwrap();
     assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_440, 2_400));
@@ -298,7 +408,7 @@ fn h264_files() {
     let clip = opened.clip;
     assert_eq!((clip.codec, clip.width, clip.height), (Codec::H264, 320, 180));
     assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (4, 25.0, 14_400));
-    assert!(!opened.frame_rate_assumed);
+    assert_eq!(opened.timing, Timing::AsSaid);
     let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
     assert_eq!(keys, [true, false, false, true]);
     // The second IDR picture came without parameter sets; whoever joins there needs them.
@@ -308,6 +418,112 @@ fn h264_files() {
     assert_eq!((clip.frames[1].timestamp_ticks, clip.duration_ticks), (1_800, 7_200));
     let impossible = ClipOptions { frame_rate: Some(5_000.0), ..ClipOptions::default() };
     MediaClip::from_bytes_with("x", &annex_b(&good), impossible).unwrap_err();
+    // Of the timing, one bit away from what x264 writes.
+    let mut odd = (0..sps.len() * 8).filter_map(|bit| {
+        let mut changed = sps.clone();
+        changed[bit / 8] ^= 0x80 >> (bit % 8);
+        let file = annex_b(&[&changed, &pps, IDR]);
+        match MediaClip::from_bytes("x", &file).err()? {
+            ClipError::Refused {
+                offset: 4, problem: ClipProblem::Timing { figure, .. }, ..
+            } => Some((file, figure)),
+            _ => None,
+        }
+    });
+    let (file, figure) = odd.next().unwrap();
+    assert!(figure.ends_with(" frames a second by its sequence parameter set"), "{figure}");
+    let told = MediaClip::from_bytes_with("x", &file, faster).unwrap();
+    assert_eq!((told.timing, told.clip.frame_rate), (Timing::AsSaid, 50.0));
+}
+
+/// Zeros in front of the first start code are legal (Annex B, B.1.1).
+#[test]
+fn zeros_before_the_first_start_code_are_nothing() {
+    let (sps, pps) = parameter_sets();
+    let h264 = annex_b(&[&sps, &pps, IDR, P_SLICE]);
+    let sets = h265_parameter_sets();
+    let h265 = annex_b(&[&sets[0], &sets[1], &sets[2], H265_IDR, TRAILING]);
+    for (file, codec) in [(h264, Codec::H264), (h265, Codec::H265)] {
+        let plain = MediaClip::from_bytes("x", &file).unwrap();
+        for zeros in [1, 2, 5, 1_000] {
+            let clip = MediaClip::from_bytes("x", &[&vec![0; zeros], &file[..]].concat()).unwrap();
+            assert_eq!((clip.codec, clip.frames.len()), (codec, 2), "{zeros}");
+            assert_eq!(clip.frames[0].packets, plain.frames[0].packets);
+        }
+    }
+    assert!(matches!(refused(&[0; 50]).1, ClipProblem::UnknownKind { .. }));
+}
+
+/// x264's and x265's sequence parameter sets of other chroma formats and depths, 320×180.
+const HIGH_444: &[u8] = &[
+    0x67, 0xf4, 0x00, 0x0c, 0x91, 0x96, 0x40, 0x50, 0x67, 0xe3, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00,
+    0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x14, 0x2a, 0x48,
+];
+const HIGH_10: &[u8] = &[
+    0x67, 0x6e, 0x00, 0x0c, 0xa6, 0xcb, 0x20, 0x28, 0x33, 0xf3, 0xe0, 0x22, 0x00, 0x00, 0x03, 0x00,
+    0x02, 0x00, 0x00, 0x03, 0x00, 0x64, 0x1e, 0x28, 0x54, 0x90,
+];
+const HIGH_422: &[u8] = &[
+    0x67, 0x7a, 0x00, 0x0c, 0xbc, 0xb2, 0x02, 0x83, 0x3f, 0x1b, 0x80, 0x88, 0x00, 0x00, 0x03, 0x00,
+    0x08, 0x00, 0x00, 0x03, 0x01, 0x90, 0x78, 0xa1, 0x52, 0x40,
+];
+const HIGH: &[u8] = &[
+    0x67, 0x64, 0x00, 0x0c, 0xac, 0xb2, 0x02, 0x83, 0x3f, 0x3e, 0x02, 0x20, 0x00, 0x00, 0x03, 0x00,
+    0x20, 0x00, 0x00, 0x06, 0x41, 0xe2, 0x85, 0x49,
+];
+const H265_444: &[u8] = &[
+    0x42, 0x01, 0x01, 0x04, 0x08, 0x00, 0x00, 0x03, 0x00, 0x9e, 0x08, 0x00, 0x00, 0x03, 0x00, 0x00,
+    0x3c, 0x90, 0x01, 0x41, 0x01, 0x73, 0xe5, 0xcb, 0x25, 0x49, 0x26, 0x57, 0x80, 0xb4, 0x04, 0x00,
+    0x00, 0x03, 0x00, 0x04, 0x00, 0x00, 0x03, 0x00, 0x64, 0x20,
+];
+const H265_MAIN_10: &[u8] = &[
+    0x42, 0x01, 0x01, 0x02, 0x20, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03,
+    0x00, 0x3c, 0xa0, 0x0a, 0x08, 0x0b, 0x9f, 0x6d, 0x96, 0x4a, 0x92, 0x4c, 0xaf, 0x01, 0x68, 0x08,
+    0x00, 0x00, 0x03, 0x00, 0x08, 0x00, 0x00, 0x03, 0x00, 0xc8, 0x40,
+];
+
+/// What is refused here nothing would negotiate, and its publishers would never join.
+#[test]
+fn profiles_that_nothing_agrees_on() {
+    let (sps, pps) = parameter_sets();
+    let wanted = |file: &[u8], words: &[&str]| {
+        let error = MediaClip::from_bytes("x", file).unwrap_err().to_string();
+        assert!(error.contains("can't be published: servers and browsers agree on"), "{error}");
+        for word in words.iter().chain(&["ffmpeg", "yuv420p"]) {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    };
+    let h264 = |sps: &[u8]| annex_b(&[sps, &pps, IDR]);
+    wanted(&h264(HIGH_444), &["H.264", "High 4:4:4 Predictive (profile 244, 4:4:4, 8 bits)"]);
+    wanted(&h264(HIGH_10), &["High 10 (profile 110, 4:2:0, 10 bits)", "Baseline, Main or High"]);
+    wanted(&h264(HIGH_422), &["High 4:2:2 (profile 122, 4:2:2, 8 bits)"]);
+    wanted(&h264(&with(HIGH.to_vec(), 3, &[62])), &["level 6.2", "levels up to 5.2"]);
+    wanted(&h264(&with(sps.clone(), 1, &[88])), &["Extended (profile 88"]);
+    let clip = |file: &[u8]| MediaClip::from_bytes("x", file).unwrap();
+    assert_eq!(clip(&h264(HIGH)).height, 180);
+    assert_eq!(clip(&h264(&with(HIGH.to_vec(), 3, &[52]))).height, 180);
+    let (_, problem) = refused(&annex_b(&[&sps, &pps, IDR, HIGH, &pps, IDR]));
+    assert!(problem.to_string().contains("is of profile 100, and those before of 66"), "{problem}");
+    let sets = h265_parameter_sets();
+    let h265 = |sps: &[u8]| annex_b(&[&sets[0], sps, &sets[2], H265_IDR]);
+    wanted(&h265(H265_444), &["H.265", "profile 4 (range extensions", "Main or Main 10"]);
+    assert_eq!(clip(&h265(H265_MAIN_10)).height, 180);
+    // libvpx and libaom: 4:4:4, 10 bits, both; 4:4:4, 10 bits, 4:2:2.
+    let vp9 = |key: &[u8]| with(ivf(&[(0, key)]), 8, b"VP90");
+    wanted(
+        &vp9(&[0xa2, 0x49, 0x83, 0x42, 0, 2, 0x7e, 1, 0x66, 0xc0]),
+        &["VP9", "profile 1 (4:4:4"],
+    );
+    wanted(&vp9(&[0x92, 0x49, 0x83, 0x42, 0, 9, 0xf8, 5, 0x9b, 3]), &["profile 2 (10 or 12 bits)"]);
+    let both = [0xb1, 0x24, 0xc1, 0xa1, 0, 0, 0x9f, 0x80, 0x59, 0xb0];
+    wanted(&vp9(&both), &["profile 3", "profile 0 (4:2:0, 8 bits)"]);
+    let av1 = |header: &[u8]| {
+        let unit = [&[0x12, 0, 0x0a, header.len() as u8], header, &[0x32, 1, 16]].concat();
+        with(ivf(&[(0, &unit)]), 8, b"AV01")
+    };
+    wanted(&av1(&[0x20, 0, 0, 4, 0x3c, 0xfe, 0xcc, 0xda, 0xf9, 2]), &["AV1", "profile 1 (High"]);
+    wanted(&av1(&[0x40, 0, 0, 4, 0x3c, 0xfe, 0xcc, 0xda, 0xf9, 1]), &["profile 2 (Professional"]);
+    assert_eq!(clip(&av1(&[0, 0, 0, 4, 0x3c, 0xfe, 0xcc, 0xda, 0xf9, 0x40, 0x40])).height, 180);
 }
 
 #[test]
@@ -337,7 +553,7 @@ fn h264_that_cannot_be_sent() {
     let opened = MediaClip::from_bytes_with("x", &file, ClipOptions::default());
     println!("{opened:?}");
     let opened = opened.unwrap();
-    assert!(opened.frame_rate_assumed && opened.clip.frame_rate == 30.0);
+    assert_eq!((opened.timing, opened.clip.frame_rate), (Timing::Assumed, 30.0));
 }
 
 /// x265's parameter sets of a 320×180 file at 25 frames/s, read from the built-in clip.
@@ -375,7 +591,7 @@ fn h265_files() {
     let clip = opened.clip;
     assert_eq!((clip.codec, clip.width, clip.height), (Codec::H265, 320, 180));
     assert_eq!((clip.frames.len(), clip.frame_rate, clip.duration_ticks), (3, 25.0, 10_800));
-    assert!(!opened.frame_rate_assumed);
+    assert_eq!(opened.timing, Timing::AsSaid);
     let keys: Vec<_> = clip.frames.iter().map(|frame| frame.keyframe).collect();
     assert_eq!(keys, [true, false, true]);
     // The second IDR picture came without parameter sets; whoever joins there needs them.

@@ -106,11 +106,12 @@ impl Mmsg {
     }
 
     /// Makes the calls that it is named after, to no effect.
-    fn try_calls(&mut self, socket: &UdpSocket) -> io::Result<()> {
+    pub(crate) fn try_calls(&mut self) -> Result<(), MmsgRefusal> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let fd = socket.as_raw_fd();
         sys::send_nothing(fd)?;
         match self.receive.receive(fd, 0, 1) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -257,7 +258,7 @@ impl Mmsg {
 /// says nothing against this backend.
 pub(crate) fn probe() -> Result<Option<ProbeError>, MmsgRefusal> {
     let mut backend = Mmsg::new(&probe::LIMITS)?;
-    backend.try_calls(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+    backend.try_calls()?;
     let ip = Ipv4Addr::LOCALHOST.into();
     Ok(probe::exchange(&mut backend, ip, "loopback that is up", |_| true).err())
 }

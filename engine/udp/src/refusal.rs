@@ -84,6 +84,9 @@ pub enum PacketRingRefusal {
     /// The kernel said something else.
     #[error("setting it up: {0}")]
     SetUp(#[source] io::Error),
+    /// Its sockets can't be read or written to.
+    #[error("its sockets take what mmsg takes: {0}")]
+    Mmsg(#[from] MmsgRefusal),
     /// It could be set up, and no datagrams came through it.
     #[error(transparent)]
     Probe(#[from] ProbeError),

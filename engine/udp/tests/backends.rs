@@ -822,6 +822,30 @@ fn auto_takes_what_there_is_and_says_why() {
     }
 }
 
+/// RTP comes through a ring without any of these calls, ICE and DTLS don't.
+#[test]
+fn a_packet_ring_is_refused_without_the_calls_of_its_sockets() {
+    if let Err(error) = open(BackendChoice::PacketRing, limits()) {
+        return skip(error);
+    }
+    for (call, errno, words) in [
+        (libc::SYS_recvmmsg, libc::ENOSYS, "(ENOSYS)"),
+        (libc::SYS_recvmmsg, libc::EPERM, "(EPERM"),
+        (libc::SYS_sendmmsg, libc::ENOSYS, "(ENOSYS)"),
+    ] {
+        let ring = refusing(&[(call, errno)], || {
+            open(BackendChoice::PacketRing, limits()).err().unwrap().to_string()
+        });
+        let begins = "a packet ring can't be used: its sockets take what mmsg takes: ";
+        assert!(ring.starts_with(begins) && ring.contains(words), "{ring}");
+        // io_uring needs none of them; without it there is nothing left, and that is said.
+        let rest = refusing(&[(call, errno), (libc::SYS_io_uring_setup, libc::ENOSYS)], || {
+            open(BackendChoice::Auto, limits()).err().unwrap().to_string()
+        });
+        assert!(rest.starts_with("mmsg can't be used: ") && rest.contains(words), "{rest}");
+    }
+}
+
 /// What was asked for is had or refused, at once and with the reason.
 #[test]
 fn mmsg_without_its_calls_is_refused() {

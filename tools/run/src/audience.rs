@@ -15,7 +15,8 @@ use stampede_core::watch::{
     Connection, Facts, Publishing, Rules, Seat, Stay, StreamCover, Tally, Timeline, TrackWatch,
 };
 use stampede_engine::{CoverNews, PeerId};
-use stampede_scenario::OwnIdentities;
+use stampede_media::MediaClip;
+use stampede_scenario::{Clips, OwnIdentities};
 use stampede_signaling::session::{
     Departure, RemoteTrack, SessionEvent, Subscription, TrackSource, VideoSize, height_due,
 };
@@ -146,7 +147,7 @@ pub(crate) struct Watched<'a> {
 
 /// The accounts.
 pub(crate) struct Audience {
-    rules: Rules,
+    bounds: Bounds,
     rooms: HashMap<Rc<str>, Room>,
     /// By participant; `None` for who only sends.
     seats: Vec<Option<Taken>>,
@@ -161,9 +162,9 @@ pub(crate) struct Audience {
 
 impl Audience {
     /// Of a run that begins `now`.
-    pub(crate) fn new(rules: Rules, now: Instant) -> Self {
+    pub(crate) fn new(rules: Rules, pauses: Pauses, now: Instant) -> Self {
         Self {
-            rules,
+            bounds: Bounds { rules, pauses },
             rooms: HashMap::new(),
             seats: Vec::new(),
             peers: HashMap::new(),
@@ -192,12 +193,12 @@ impl Audience {
         if let Some(home) = home {
             self.moved(id, at, &home);
         }
-        let (rules, begin) = (self.rules, self.begin);
+        let (bounds, begin) = (self.bounds, self.begin);
         let Some(taken) = self.seats.get_mut(id.0).and_then(Option::as_mut) else { return };
         if taken.seat.stays.len() >= STAYS_MAX
             && let Some(room) = self.rooms.get(&taken.viewer.room)
         {
-            taken.fold(room, rules, begin);
+            taken.fold(room, bounds, begin);
         }
         taken.seat.stays.push(Stay { from: at, until: None });
     }
@@ -526,7 +527,7 @@ impl Audience {
         let Some(track) = taken.tracks.get_mut(index).and_then(Option::as_mut) else { return };
         if track.watch.wants_folding() {
             let publication = &room.publications[index];
-            let facts = facts(self.rules, &taken.seat, publication, &track.wanted);
+            let facts = facts(self.bounds, &taken.seat, publication, &track.wanted);
             track.watch.fold(&facts, self.begin);
         }
     }
@@ -585,7 +586,7 @@ impl Audience {
             let (never, always) = (TrackWatch::default(), Timeline::default());
             let (watch, wanted) =
                 track.map_or((&never, &always), |track| (&track.watch, &track.wanted));
-            let facts = facts(self.rules, &taken.seat, publication, wanted);
+            let facts = facts(self.bounds, &taken.seat, publication, wanted);
             !watch.received()
                 && publication.excused.is_empty()
                 && TrackWatch::due(&facts, self.begin, until) >= due_min
@@ -632,7 +633,7 @@ impl Audience {
             let (watch, wanted) =
                 track.map_or((&never, &always), |track| (&track.watch, &track.wanted));
             let layers = track.map_or(&NO_LAYERS, |track| &track.layers);
-            let facts = facts(self.rules, &taken.seat, publication, wanted);
+            let facts = facts(self.bounds, &taken.seat, publication, wanted);
             let tally = watch.tally(&facts, self.begin, until);
             (!tally.expected.is_zero()).then_some(Watched {
                 viewer: &taken.viewer,
@@ -783,14 +784,14 @@ impl Publication {
 
 impl Taken {
     /// Puts the older half of its stays into sums.
-    fn fold(&mut self, room: &Room, rules: Rules, begin: Instant) {
+    fn fold(&mut self, room: &Room, bounds: Bounds, begin: Instant) {
         let half = self.seat.stays.len() / 2;
         let Some(cut) = self.seat.stays.get(half).map(|stay| stay.from) else { return };
         for index in self.would_watch(room) {
             let publication = &room.publications[index];
             let Track { watch, wanted, .. } = self.track(index);
             let (mut watch, wanted) = (std::mem::take(watch), std::mem::take(wanted));
-            watch.fold_until(&facts(rules, &self.seat, publication, &wanted), begin, cut);
+            watch.fold_until(&facts(bounds, &self.seat, publication, &wanted), begin, cut);
             let track = self.track(index);
             (track.watch, track.wanted) = (watch, wanted);
             track.wanted.forget_before(cut);
@@ -887,8 +888,49 @@ fn merge(spans: &mut Vec<[Instant; 2]>, from: Instant, until: Instant) {
     }
 }
 
-fn facts<'a>(
+/// How accounts are read.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
     rules: Rules,
+    pauses: Pauses,
+}
+
+/// The longest pauses of what this run publishes, by its files ([`MediaClip::pause_max`]).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pauses {
+    camera: Duration,
+    microphone: Duration,
+    screen: Duration,
+}
+
+impl Pauses {
+    /// Of all that is published.
+    pub(crate) fn of(clips: &Clips) -> Self {
+        let longest = |clips: &mut dyn Iterator<Item = &Arc<MediaClip>>| {
+            clips.map(|clip| clip.pause_max()).max().unwrap_or_default()
+        };
+        let more = clips.more_video.iter().flatten();
+        Self {
+            camera: longest(&mut clips.video.iter().chain(more).chain(&clips.backup)),
+            microphone: longest(&mut clips.audio.iter()),
+            screen: longest(&mut clips.screen.iter().chain(&clips.screen_backup)),
+        }
+    }
+
+    /// How long a publication may stand still.
+    fn still_max(self, publication: &Publication) -> Duration {
+        match (publication.own, publication.source) {
+            (false, TrackSource::ScreenShare) => Duration::MAX,
+            (true, TrackSource::ScreenShare) => self.screen,
+            (true, TrackSource::Camera) => self.camera,
+            (true, TrackSource::Microphone) => self.microphone,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+fn facts<'a>(
+    bounds: Bounds,
     seat: &'a Seat,
     publication: &'a Publication,
     wanted: &'a Timeline<bool>,
@@ -898,9 +940,8 @@ fn facts<'a>(
         publishing: &publication.timeline,
         wanted,
         excused: &publication.excused,
-        // This run's own shared screen sends at a steady rate, whatever it shows.
-        stands_still: publication.source == TrackSource::ScreenShare && !publication.own,
-        rules,
+        still_max: bounds.pauses.still_max(publication),
+        rules: bounds.rules,
     }
 }
 

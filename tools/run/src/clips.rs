@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stampede_media::{ClipOptions, Codec, MediaClip, builtin, h265};
+use stampede_media::{ClipOptions, Codec, MediaClip, Timing, builtin, h265};
 use stampede_output::one_line;
 use stampede_report::Failure;
 use stampede_scenario::values::PublishResolution;
@@ -199,6 +199,33 @@ fn audio_clip(file: Option<&Path>) -> Result<Arc<MediaClip>, Failure> {
     Ok(Arc::new(clip))
 }
 
+/// What has to be said of how a file's timing was understood.
+fn timing_notice(flag: &str, clip: &MediaClip, timing: Timing) -> Option<String> {
+    let text = match timing {
+        Timing::AsSaid => return None,
+        Timing::Assumed => {
+            let otherwise = match flag {
+                "--video" => "say otherwise with --video-frame-rate",
+                _ => "encode it with its timing, or as IVF",
+            };
+            format!(
+                "does not say how fast it plays; it is taken for {} frames/s ({otherwise})",
+                clip.frame_rate
+            )
+        }
+        Timing::Slow { frame_s } => format!(
+            "has a frame every {frame_s:.1} s by its timestamps; if that is not meant, its timebase \
+             is wrong"
+        ),
+        Timing::Corrected { said_s, mistake } => format!(
+            "would have {said_s:.4} s a frame by its timebase; {mistake}, and it is read so, as \
+             {:.2} frames/s",
+            clip.frame_rate
+        ),
+    };
+    Some(format!("{flag}: {} {text}", one_line(&clip.name)))
+}
+
 /// Video files that a flag names, lowest layer first.
 struct Files<'a> {
     flag: &'static str,
@@ -236,17 +263,7 @@ impl Files<'_> {
                     "{flag}-frame-rate: {name} has timestamps of its own; leave the flag out"
                 )));
             }
-            if opened.frame_rate_assumed {
-                let otherwise = match *flag {
-                    "--video" => "say otherwise with --video-frame-rate",
-                    _ => "encode it with its timing, or as IVF",
-                };
-                notices.push(format!(
-                    "{flag}: {name} does not say how fast it plays; it is taken for {} frames/s \
-                     ({otherwise})",
-                    clip.frame_rate
-                ));
-            }
+            notices.extend(timing_notice(flag, &clip, opened.timing));
             layers.push(Arc::new(clip));
         }
         Ok(layers)

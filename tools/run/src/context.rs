@@ -14,7 +14,7 @@ use stampede_signaling::{ApiCredentials, ServerUrl};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Pauses};
 use crate::capture::Timelines;
 use crate::clock::RunClock;
 use crate::joins::{JoinPhase, Joins, ParticipantId};
@@ -113,7 +113,11 @@ impl Context {
         Self {
             engine: RefCell::new(Some(engine)),
             joins: RefCell::default(),
-            audience: RefCell::new(Audience::new(settings.watch_rules, settings.clock.started)),
+            audience: RefCell::new(Audience::new(
+                settings.watch_rules,
+                settings.pauses,
+                settings.clock.started,
+            )),
             changed: Notify::new(),
             routes: RefCell::default(),
             timelines: RefCell::new(Timelines::new(settings.timelines)),
@@ -196,6 +200,8 @@ pub(crate) struct Settings {
     pub updates: bool,
     /// The bounds of watch accounts.
     pub watch_rules: Rules,
+    /// The longest pauses of what is published.
+    pub pauses: Pauses,
     /// Keep timelines for the flight recorder.
     pub timelines: bool,
     /// Both clocks.

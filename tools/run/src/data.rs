@@ -10,7 +10,7 @@ use stampede_report::types::{SeriesRow, ServerMetrics, StageRow};
 use stampede_scenario::{Clips, Scenario};
 use stampede_sfu::Ledger;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Pauses};
 use crate::clock::{RunClock, now};
 use crate::joins::Joins;
 use crate::machine;
@@ -100,7 +100,7 @@ impl RunData {
             joins: Joins::default(),
             recoveries: Recoveries::default(),
             signalled: Signalled::default(),
-            audience: Audience::new(prepared.scenario.watch_rules, now()),
+            audience: Audience::new(prepared.scenario.watch_rules, Pauses::default(), now()),
             engine: None,
             backend: None,
             cores: prepared.cores.clone(),

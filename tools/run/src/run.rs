@@ -17,7 +17,7 @@ use stampede_scenario::{CaptureSpec, Participants, Server, Target};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Pauses};
 use crate::clock::{RunClock, now};
 use crate::conductor::{self, Conductor};
 use crate::context::{Context, Settings, signalled};
@@ -135,6 +135,7 @@ async fn parts(
         obey_dynacast: data.scenario.dynacast,
         timelines: data.scenario.capture.is_some(),
         watch_rules: data.scenario.watch_rules,
+        pauses: Pauses::of(&data.clips),
         updates: data.scenario.has_updates(),
     };
     data.local = settings.network.proxy.is_none()
@@ -274,7 +275,7 @@ async fn with_engine(
 
 /// Takes the accounts, with what the workers had not told yet.
 fn end_audience(data: &mut RunData, context: &Context) {
-    let nobody = Audience::new(data.scenario.watch_rules, data.clock.started);
+    let nobody = Audience::new(data.scenario.watch_rules, Pauses::default(), data.clock.started);
     data.audience = context.audience.replace(nobody);
     let Some(engine) = &mut data.engine else { return };
     let unread = engine.covers_unread.drain(..);

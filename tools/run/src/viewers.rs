@@ -424,6 +424,7 @@ mod tests {
     use stampede_signaling::session::{RemoteTrack, Subscription, TrackSource, VideoSize};
 
     use super::*;
+    use crate::audience::Pauses;
     use crate::joins::ParticipantId;
 
     #[test]
@@ -456,7 +457,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let room: Rc<str> = "room".into();
-        let mut audience = Audience::new(Rules::default(), start);
+        let mut audience = Audience::new(Rules::default(), Pauses::default(), start);
         for number in 0..2 {
             let viewer = Viewer {
                 identity: format!("sub-{number}"),

@@ -11,7 +11,7 @@ use stampede_core::data::{
     MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MESSAGES_PER_S_MAX, RPC_BYTES_MAX,
 };
 use stampede_media::Codec;
-use stampede_media::clip::FRAME_RATE_MAX;
+use stampede_media::clip::{FRAME_RATE_MAX, FRAME_RATE_MIN};
 use stampede_units::parse;
 use url::Url;
 
@@ -280,10 +280,10 @@ pub fn codec_name(codec: Codec) -> &'static str {
 /// Frames a second of a file without timestamps.
 pub fn frame_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if rate > 0.0 && rate <= FRAME_RATE_MAX {
+    if (FRAME_RATE_MIN..=FRAME_RATE_MAX).contains(&rate) {
         Ok(rate)
     } else {
-        Err(format!("it must be above 0 and at most {FRAME_RATE_MAX}"))
+        Err(format!("it must be from {FRAME_RATE_MIN} to {FRAME_RATE_MAX}"))
     }
 }
 

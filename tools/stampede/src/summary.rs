@@ -397,12 +397,13 @@ fn frames(page: &mut Page, media: &MediaSection) {
     page.sub("frames", &text);
     if let Some(freezes) = media.freezes.as_ref().filter(|freezes| freezes.count > 0) {
         let text = format!(
-            "{} on {} tracks, {:.1} s together; {} by loss, {} without any",
+            "{} on {} tracks, {:.1} s together; {} by loss, {} late, {} as nothing was sent",
             group(freezes.count),
             group(freezes.streams),
             freezes.total_s.as_secs_f64(),
             group(freezes.causes.loss.count),
-            group(freezes.causes.late.count)
+            group(freezes.causes.late.count),
+            group(freezes.causes.silent.count)
         );
         page.sub("freezes", &text);
     }

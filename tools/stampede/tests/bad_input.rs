@@ -125,6 +125,54 @@ fn bad_media_files_are_refused_with_file_offset_and_reason() {
     }
 }
 
+/// An IVF file of ten VP8 frames, of which nothing is decoded here.
+fn vp8_file(rate: u32, scale: u32, step: u64) -> Vec<u8> {
+    let mut file = b"DKIF\0\0\x20\0VP80\x40\0\x30\0".to_vec();
+    file.extend([rate.to_le_bytes(), scale.to_le_bytes(), [0; 4], [0; 4]].as_flattened());
+    for frame in 0..10_u64 {
+        let data: &[u8] = match frame {
+            0 => &[0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 48, 0, 7, 7],
+            _ => &[0x11, 2, 3],
+        };
+        file.extend((data.len() as u32).to_le_bytes());
+        file.extend((frame * step).to_le_bytes());
+        file.extend(data);
+    }
+    file
+}
+
+/// They were accepted, and then no publisher joined, or the publishers were blamed.
+#[test]
+fn profiles_and_timing_that_nothing_agrees_on_are_refused_with_what_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    // x264's parameter set of 4:4:4, libvpx's keyframe of 10 bits.
+    let high_444 = [
+        &[0, 0, 0, 1, 0x67, 0xf4, 0, 0x0c, 0x91, 0x96, 0x40, 0x50, 0x67, 0xe3, 0x70, 0x11][..],
+        &[0, 0, 3, 0, 1, 0, 0, 3, 0, 0x32, 0x0f, 0x14, 0x2a, 0x48],
+        &[0, 0, 0, 1, 0x68, 0xeb, 0xc3, 0xc4, 0x48, 0x44, 0, 0, 0, 1, 0x65, 0x88, 0x84, 1],
+    ];
+    let mut ten_bits = vp8_file(25, 1, 1)[..32].to_vec();
+    ten_bits[8..12].copy_from_slice(b"VP90");
+    ten_bits.extend([10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    ten_bits.extend([0x92, 0x49, 0x83, 0x42, 0, 9, 0xf8, 5, 0x9b, 3]);
+    for (name, bytes, words) in [
+        ("a.h264", high_444.concat(), &["High 4:4:4 Predictive", "-pix_fmt yuv420p"][..]),
+        ("b.ivf", ten_bits, &["VP9 of profile 2", "profile 0", "-pix_fmt yuv420p"]),
+        ("c.ivf", vp8_file(1, 25, 1), &["25 s a frame", "swapped", "25 frames/s", "setts=ts=N"]),
+        ("d.ivf", vp8_file(1_000, 1, 1), &["1000 frames a second", "frame numbers", "setts=ts=N"]),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let path = path.display().to_string();
+        for flag in ["--video", "--screen-share"] {
+            let publishers =
+                if flag == "--video" { "--rooms=1" } else { "--screen-share-publishers=1" };
+            let ended = run(&["run", flag, &path, publishers]);
+            assert_refused(&ended, 104, &[&[flag, &path, "ffmpeg"][..], words].concat());
+        }
+    }
+}
+
 #[test]
 fn a_video_is_no_audio_and_layers_have_an_order() {
     let clips = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/media/clips");

@@ -164,6 +164,7 @@ fn lost_frames_of_every_codec_are_seen() {
     }
 }
 
+/// Of different profiles too: one is offered that decodes all three.
 #[test]
 fn h264_files_are_simulcast_too() {
     let _beside = beside();
@@ -171,11 +172,11 @@ fn h264_files_are_simulcast_too() {
     let file = format!("--video={clips}/video-360p.h264");
     let dir = tempfile::tempdir().unwrap();
     let mut args = Vec::new();
-    for (name, size) in [("low", "160:90"), ("middle", "320:180")] {
+    for (name, size, profile) in [("low", "160:90", "baseline"), ("middle", "320:180", "main")] {
         let path = dir.path().join(name).display().to_string();
         let made = Command::new("ffmpeg")
             .args(["-v", "error", "-i", &file[8..], "-vf", &format!("scale={size}")])
-            .args(["-c:v", "libx264", "-profile:v", "baseline", "-tune", "zerolatency"])
+            .args(["-c:v", "libx264", "-profile:v", profile, "-tune", "zerolatency"])
             .args(["-g", "50", "-sc_threshold", "0", "-f", "h264", &path])
             .status();
         if !made.is_ok_and(|status| status.success()) {

@@ -35,6 +35,8 @@ pub struct FinishedFrame {
     pub at: Arrival,
     /// It lies in the measured window.
     pub measured: bool,
+    /// It is a picture to be seen; others refer to one that is not (an alternate reference frame).
+    pub shown: bool,
     /// Height of its picture in pixels, where known; `None` for audio.
     pub height: Option<u16>,
 }
@@ -440,6 +442,7 @@ impl FrameLedger {
             self.first_keyframe.get_or_insert(head.last_arrival);
         }
         let timestamp = head.timestamp;
+        let hidden = head.info.hidden();
         if let Some(heights) = head.info.heights().filter(|_| complete) {
             self.heights = heights;
         }
@@ -455,21 +458,24 @@ impl FrameLedger {
             decodable: followed.decodable,
             at: head.last_arrival,
             measured,
+            shown: !hidden,
             height: layer.height(&self.heights),
         });
         self.lossy |= followed.lost > 0 || !followed.decodable;
         self.trouble.lost |= !complete || gap_before;
         self.trouble.undecodable |= !followed.decodable;
-        if followed.decodable {
+        if followed.decodable && !hidden {
             self.show(&head, layer);
         }
         if measured {
-            let lost = followed.lost + u64::from(!followed.decodable);
-            self.counted.received += 1;
-            self.counted.complete += u64::from(complete);
-            self.counted.keyframes += u64::from(complete && keyframe);
-            self.counted.decodable += u64::from(followed.decodable);
-            self.counted.dropped += lost;
+            self.counted.dropped += followed.lost;
+            if !hidden {
+                self.counted.received += 1;
+                self.counted.complete += u64::from(complete);
+                self.counted.keyframes += u64::from(complete && keyframe);
+                self.counted.decodable += u64::from(followed.decodable);
+                self.counted.dropped += u64::from(!followed.decodable);
+            }
         } else {
             self.freezes.forget();
         }
@@ -503,6 +509,6 @@ impl FrameLedger {
         self.cover.trouble(trouble);
         self.cover.shown(shown_at, time, cover, false);
         self.layers.shown(shown_at, cover, layer.height(&self.heights), layer.temporal);
-        self.freezes.shown(shown_at, std::mem::take(&mut self.lossy));
+        self.freezes.shown(shown_at, time, std::mem::take(&mut self.lossy));
     }
 }

@@ -221,3 +221,66 @@ fn a_healthy_stream_is_small() {
     assert_eq!(ledger.frames().decodable, Some(3_000));
     assert!(ledger.bytes() < 2_560, "{} bytes", ledger.bytes());
 }
+
+/// An alternate reference frame is there for others, and nobody sees it: it is none of the frames a second
+/// and ends no freeze. Others depend on it all the same.
+#[test]
+fn hidden_frames_are_followed_and_not_counted() {
+    // Frames of two packets: a keyframe, hidden, shown, hidden, shown, hidden, shown, shown.
+    let hidden = [1, 3, 5];
+    let mut sent = stream(&[(2, false); 8], false, 0x7ffc);
+    for packet in sent.iter_mut().filter(|packet| hidden.contains(&packet.frame)) {
+        packet.payload[4] &= !0x10;
+    }
+    let counted = |lost: &[usize]| {
+        let fate = |index: usize| (!lost.contains(&index)).then_some(0);
+        let fates: Vec<_> = (0..sent.len()).map(fate).collect();
+        run(&sent, &fates, 65_530).0.frames()
+    };
+    let counters = |received, complete, decodable, dropped| FrameCounters {
+        received,
+        complete,
+        decodable: Some(decodable),
+        dropped: Some(dropped),
+        keyframes: 1,
+    };
+    assert_eq!(counted(&[]), counters(5, 5, 5, 0));
+    // Half of the second hidden one is lost, and with it what refers to it.
+    assert_eq!(counted(&[7]), counters(5, 5, 2, 3));
+    // Of one that is lost whole nobody knows what it was.
+    assert_eq!(counted(&[6, 7]), counters(5, 5, 2, 4));
+}
+
+/// VP9's are in superframes with one that is shown, which count.
+#[test]
+fn of_vp9_superframes_count_and_what_is_hidden_alone_does_not() {
+    let start = Instant::now();
+    let mut ledger = StreamLedger::new(DEADLINE);
+    ledger.set_codec(Codec::Vp9);
+    let shown = [0x86, 0, 1, 2];
+    let superframe = [0x84, 1, 2, 0x86, 3, 0xc9, 3, 0, 2, 0, 0xc9];
+    let frames: [&[u8]; 5] = [&[0x82, 0, 0, 0], &superframe, &[0x84, 9, 9, 9], &shown, &shown];
+    for (index, frame) in frames.into_iter().enumerate() {
+        let at = start + Duration::from_millis(index as u64 * 40);
+        let at = Arrival { instant: at, unix_ns: index as u64 * 40_000_000 };
+        let predicted = if index == 0 { 0 } else { 0x40 };
+        let half = frame.len() / 2;
+        for (part, data) in [&frame[..half], &frame[half..]].into_iter().enumerate() {
+            let ends = if part == 0 { 0x08 } else { 0x04 };
+            let head = [0xa1 | predicted | ends, 0x80, index as u8, 0, index as u8];
+            let payload = [&head[..], data].concat();
+            ledger.media(MediaPacket {
+                sequence: (index * 2 + part) as u16,
+                timestamp: index as u32 * 3_600,
+                marker: part == 1,
+                payload: Some(&payload),
+                dependency_descriptor: None,
+                payload_bytes: payload.len(),
+                at,
+                via: Via::Primary,
+            });
+        }
+    }
+    let frames = ledger.frames();
+    assert_eq!((frames.received, frames.decodable, frames.dropped), (4, Some(4), Some(0)));
+}

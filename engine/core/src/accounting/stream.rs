@@ -203,6 +203,7 @@ impl StreamLedger {
             decodable: true,
             at,
             measured: receipt.measured,
+            shown: true,
             height: None,
         });
     }
@@ -495,6 +496,9 @@ impl StreamLedger {
             && let Some(asked) = self.keyframe_asked.take_if(|asked| *asked <= frame.at.instant)
         {
             self.sample(Sample::KeyframeAfterPli(frame.at.instant - asked));
+        }
+        if !frame.shown {
+            return;
         }
         let latency = self.latency.complete(frame.timestamp, codec.clock_rate(), frame.at);
         if !frame.measured {

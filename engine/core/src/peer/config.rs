@@ -54,13 +54,14 @@ pub(super) fn publisher(
             .set_send_buffer_video(options.retransmit_cache_packets_max.max(1));
     }
     let all = || tracks.iter().chain(backups.iter().map(|backup| &backup.track));
-    let videos = || all().filter(|track| track.video_codec().is_some()).filter_map(clip);
+    let videos = || all().filter(|track| track.video_codec().is_some()).flat_map(clips);
     // str0m offers the same list on each m-line. LiveKit answers with the codec in front that the
     // track was announced with (pkg/rtc/participant_sdp.go), and takes what comes for what its payload
     // type says.
     for (index, clip) in videos().enumerate() {
-        if !videos().take(index).any(|before| before.codec == clip.codec) {
-            add_video(&mut config, clip);
+        let of_it = |other: &&MediaClip| other.codec == clip.codec;
+        if !videos().take(index).any(|before| of_it(&before)) {
+            add_video(&mut config, clip.codec, videos().filter(of_it));
         }
     }
     // For layers alone: where it was negotiated livekit-server 1.13.5 forwards no VP9 and AV1 without
@@ -78,42 +79,35 @@ pub(super) fn publisher(
         .set_extension(11, Extension::RepairedRtpStreamId)
 }
 
-/// A track's best layer.
-fn clip(track: &PublishTrack) -> Option<&MediaClip> {
-    track.layers.last().map(|layer| &*layer.clip)
+/// What a track sends.
+fn clips(track: &PublishTrack) -> impl Iterator<Item = &MediaClip> {
+    track.layers.iter().map(|layer| &*layer.clip)
 }
 
-fn add_video(config: &mut RtcConfig, clip: &MediaClip) {
+/// Adds a codec with the profile and the level of these clips, all of it: those that decode any of
+/// them.
+fn add_video<'a>(config: &mut RtcConfig, codec: Codec, clips: impl Iterator<Item = &'a MediaClip>) {
     let mut format = FormatParams::default();
     // With the numbers of their retransmissions.
-    let (codec, payload_type, rtx) = match clip.codec {
+    let (codec, payload_type, rtx) = match codec {
         Codec::Vp9 => {
             format.profile_id = Some(0);
             (str0m::format::Codec::Vp9, 98, 99)
         }
         Codec::H264 => {
-            let profile = profile_level_id(clip);
+            let profile = profile_level_id(clips);
             format.level_asymmetry_allowed = Some(true);
             format.packetization_mode = Some(1);
             format.profile_level_id = Some(profile);
             let (payload_type, rtx) = match profile >> 8 {
                 0x42_e0 => (109, 114),
                 0x42_00 => (103, 104),
-                0x64_00 => (119, 120),
-                // One that is not offered to receive by.
-                _ => (123, 124),
+                _ => (119, 120),
             };
             (str0m::format::Codec::H264, payload_type, rtx)
         }
         Codec::H265 => {
-            // What the file takes, as its parameter sets say; Main at level 3.1 is what is meant where
-            // nothing is told (RFC 7798 §7.1).
-            let needs =
-                parameters(clip, h265::sequence_parameters).and_then(h265::Parameters::parse);
-            let (profile, tier, level) = needs.map_or((1, 0, 93), |parameters| {
-                let needs = parameters.profile_tier_level;
-                (needs.profile_id, u8::from(needs.high_tier), needs.level_id)
-            });
+            let (profile, tier, level) = profile_tier_level(clips);
             let (payload_type, rtx) = h265_numbers(profile, tier);
             let codecs = config.codec_config();
             codecs.add_h265(payload_type.into(), Some(rtx.into()), profile, tier, level);
@@ -136,24 +130,45 @@ pub(super) const fn h265_numbers(profile: u8, tier: u8) -> (u8, u8) {
     }
 }
 
-/// The clip's profile as browsers write it: pion compares `profile_idc` and the constraint flags
-/// byte by byte, and x264 sets other flags for the same Constrained Baseline. The level is at least
-/// 3.1, which is what browsers and LiveKit offer.
-fn profile_level_id(clip: &MediaClip) -> u32 {
-    const CONSTRAINED_BASELINE_3_1: u32 = 0x42_e0_1f;
-    let parameters = parameters(clip, h264::sequence_parameters);
-    let Some(own) = parameters.and_then(h264::profile_level_id) else {
-        return CONSTRAINED_BASELINE_3_1;
-    };
-    let profile = match own >> 16 {
-        // constraint_set1_flag: Baseline that is also Main.
-        0x42 if own & 0x4000 != 0 => 0x42_e000,
-        0x42 => 0x42_0000,
-        0x4d => 0x4d_0000,
-        0x64 => 0x64_0000,
-        _ => own & 0xff_ff00,
-    };
-    profile | (own & 0xff).max(0x1f)
+/// The profile that decodes all clips, as browsers write it: pion compares `profile_idc` and the
+/// constraint flags byte by byte, and x264 sets other flags for the same Constrained Baseline. Who has
+/// High has Main and both Baselines too (H.264 §A.2.4); of Main livekit-server knows nothing
+/// (protocol/codecs/codecs.go), and all that there is else is refused when a file is read. The level is
+/// at least 3.1, which is what browsers and LiveKit offer.
+fn profile_level_id<'a>(clips: impl Iterator<Item = &'a MediaClip>) -> u32 {
+    const CONSTRAINED_BASELINE: u32 = 0x42_e0_00;
+    const BASELINE: u32 = 0x42_00_00;
+    const HIGH: u32 = 0x64_00_00;
+    let (mut profile, mut level) = (CONSTRAINED_BASELINE, 0x1f);
+    for clip in clips {
+        let parameters = parameters(clip, h264::sequence_parameters);
+        let Some(own) = parameters.and_then(h264::profile_level_id) else { continue };
+        profile = match own >> 16 {
+            // constraint_set1_flag: Baseline that is also Main.
+            0x42 if own & 0x4000 != 0 => profile,
+            0x42 if profile != HIGH => BASELINE,
+            0x42 => profile,
+            _ => HIGH,
+        };
+        level = level.max(own & 0xff);
+    }
+    profile | level
+}
+
+/// Profile, tier and level that decode all clips, as their parameter sets say: Main 10 has Main, and
+/// High tier has Main tier (H.265 §A.3.3, §A.4.1). Main at level 3.1 is what is meant where nothing is told
+/// (RFC 7798 §7.1).
+fn profile_tier_level<'a>(clips: impl Iterator<Item = &'a MediaClip>) -> (u8, u8, u8) {
+    let needs = clips.filter_map(|clip| {
+        let parameters = parameters(clip, h265::sequence_parameters)?;
+        Some(h265::Parameters::parse(parameters)?.profile_tier_level)
+    });
+    let all = needs.fold(None, |all, needs| {
+        let (profile, tier, level) = all.unwrap_or_default();
+        let high_tier = u8::from(needs.high_tier);
+        Some((needs.profile_id.max(profile), high_tier.max(tier), needs.level_id.max(level)))
+    });
+    all.unwrap_or((1, 0, 93))
 }
 
 /// The sequence parameter set of a clip, by what finds one in a payload.
@@ -175,4 +190,66 @@ pub(super) fn build(
         return Err(refused("refused".to_owned()));
     }
     Ok(rtc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// x264's and x265's sequence parameter sets of 320×180 at 25 frames/s.
+    const MAIN: &[u8] = &[
+        0x67, 0x4d, 0x40, 0x0c, 0xd9, 0x01, 0x41, 0x9f, 0x9f, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00,
+        0x10, 0x00, 0x00, 0x03, 0x03, 0x20, 0xf1, 0x42, 0xa4, 0x80,
+    ];
+    const MAIN_10: &[u8] = &[
+        0x42, 0x01, 0x01, 0x02, 0x20, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00,
+        0x03, 0x00, 0x3c, 0xa0, 0x0a, 0x08, 0x0b, 0x9f, 0x6d, 0x96, 0x4a, 0x92, 0x4c, 0xaf, 0x01,
+        0x68, 0x08, 0x00, 0x00, 0x03, 0x00, 0x08, 0x00, 0x00, 0x03, 0x00, 0xc8, 0x40,
+    ];
+
+    fn clip(units: &[&[u8]]) -> MediaClip {
+        let file: Vec<u8> = units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect();
+        MediaClip::from_bytes("test", &file).unwrap()
+    }
+
+    fn h264(set: &[u8]) -> MediaClip {
+        clip(&[set, &[0x68, 0xeb, 0xc3, 0xcb, 0x20], &[0x65, 0x88, 0x84, 1]])
+    }
+
+    #[test]
+    fn what_is_told_of_h264_decodes_all_that_is_sent() {
+        let told =
+            |clips: &[&MediaClip]| format!("{:06x}", profile_level_id(clips.iter().copied()));
+        let [constrained, plain, main, high] = [
+            [&[0x67, 0x42, 0xc0][..], &MAIN[3..]].concat(),
+            [&[0x67, 0x42, 0x00][..], &MAIN[3..]].concat(),
+            MAIN.to_vec(),
+            // 4.2, which is above what is told at least; gray, which High has.
+            [
+                &[0x67, 0x64, 0x00, 0x2a, 0xf2, 0xc8, 0x0a, 0x0c, 0xfc, 0x6e, 0x02, 0xd9][..],
+                &[0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x14, 0x2a],
+                &[0x48],
+            ]
+            .concat(),
+        ]
+        .map(|set| h264(&set));
+        assert_eq!(told(&[&constrained]), "42e01f");
+        assert_eq!(told(&[&plain]), "42001f");
+        assert_eq!(told(&[&plain, &constrained]), "42001f");
+        // Of Main livekit-server knows nothing.
+        assert_eq!(told(&[&main]), "64001f");
+        assert_eq!(told(&[&high, &plain, &constrained]), "64002a");
+        assert_eq!(told(&[]), "42e01f");
+    }
+
+    #[test]
+    fn what_is_told_of_h265_decodes_all_that_is_sent() {
+        let ten =
+            clip(&[&[0x40, 0x01, 0x0c], MAIN_10, &[0x44, 0x01, 0xc1], &[0x26, 0x01, 0xaf, 0x01]]);
+        let main = stampede_media::builtin::video(Codec::H265).unwrap();
+        assert_eq!(profile_tier_level([&ten].into_iter()), (2, 0, 60));
+        assert_eq!(profile_tier_level(main.iter()), (1, 0, 93));
+        assert_eq!(profile_tier_level(main.iter().chain([&ten])), (2, 0, 93));
+        assert_eq!(profile_tier_level(std::iter::empty()), (1, 0, 93));
+    }
 }

@@ -58,9 +58,10 @@ pub struct Facts<'a> {
     pub wanted: &'a Timeline<bool>,
     /// The same of its publisher.
     pub excused: &'a [[Instant; 2]],
-    /// A picture of it may stand still (a foreign screen share, which sends nothing while nothing
-    /// changes): silence alone is no gap, once it played.
-    pub stands_still: bool,
+    /// A picture of it may stand still for so long: silence alone is no gap, once it played. For ever
+    /// of a foreign screen share, which sends nothing while nothing changes; of a file of variable rate
+    /// as long as the longest of its pauses.
+    pub still_max: Duration,
     /// The bounds.
     pub rules: Rules,
 }
@@ -275,7 +276,7 @@ impl TrackWatch {
         let length = until - from;
         let (cause, reason) = self.cause(facts, played, (from, until), on_purpose);
         let had_picture = played.first().is_some_and(|span| span.from < from);
-        if facts.stands_still && had_picture && cause == Cause::Silent {
+        if length <= facts.still_max && had_picture && cause == Cause::Silent {
             tally.played += length;
         } else if length >= facts.rules.interruption_min {
             tally.interrupted(Interruption { from, until, cause, reason, back });

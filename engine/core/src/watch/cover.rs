@@ -174,8 +174,7 @@ impl Cover {
             self.open = Some((from, at, newest));
             return false;
         }
-        let media = frame.since(timestamp);
-        let own = gap.saturating_sub(media) <= OWN_GAP_SLACK.min(gap / 2);
+        let own = frame.kept_pace(timestamp, gap);
         if pauses && own && !trouble.lost && !trouble.on_purpose && gap <= PAUSE_MAX {
             self.open = Some((from, at, frame.timestamp));
             return true;
@@ -216,6 +215,12 @@ pub struct FrameTime {
 impl FrameTime {
     fn is_after(self, other: u32) -> bool {
         self.timestamp.wrapping_sub(other).cast_signed() > 0
+    }
+
+    /// It came so long after an earlier frame because none was due in between: the publisher's clock
+    /// went on as long.
+    pub(crate) fn kept_pace(self, earlier: u32, gap: Duration) -> bool {
+        gap.saturating_sub(self.since(earlier)) <= OWN_GAP_SLACK.min(gap / 2)
     }
 
     /// From an earlier frame to this one; zero if it is not earlier.

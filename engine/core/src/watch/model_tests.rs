@@ -55,7 +55,7 @@ struct Script {
     /// How often news is read.
     read_every_ms: usize,
     window_ms: (usize, usize),
-    stands_still: bool,
+    still_max: Duration,
     fold: bool,
 }
 
@@ -71,7 +71,7 @@ fn script() -> impl Strategy<Value = Script> {
     let happenings = prop::collection::vec((0..END_MS, happening()), 0..14);
     let window = (0..END_MS, 0..=END_MS);
     let left = prop::option::of((0..END_MS, prop::option::of(0..END_MS)));
-    let flags = (any::<bool>(), any::<bool>());
+    let flags = (0..3_usize, any::<bool>());
     (0_usize..8_000, left, 15_usize..400, happenings, 40_usize..3_000, window, flags).prop_map(
         |(scheduled_ms, left, interval_ms, mut happenings, read_every_ms, (a, b), flags)| {
             let (left_ms, again_ms) = left.unzip();
@@ -79,7 +79,8 @@ fn script() -> impl Strategy<Value = Script> {
             let left_ms = left_ms.map(|left: usize| left.max(scheduled_ms + 1));
             let again_ms = again_ms.flatten().filter(|again| left_ms < Some(*again));
             happenings.sort_by_key(|(at, _)| *at);
-            let (stands_still, fold) = flags;
+            let (still, fold) = flags;
+            let still_max = [Duration::ZERO, Duration::from_secs(2), Duration::MAX][still];
             let window_ms = (a.min(b), a.max(b));
             Script {
                 scheduled_ms,
@@ -89,7 +90,7 @@ fn script() -> impl Strategy<Value = Script> {
                 happenings,
                 read_every_ms,
                 window_ms,
-                stands_still,
+                still_max,
                 fold,
             }
         },
@@ -108,13 +109,13 @@ struct Played {
 }
 
 impl Played {
-    fn facts(&self, stands_still: bool) -> Facts<'_> {
+    fn facts(&self, still_max: Duration) -> Facts<'_> {
         Facts {
             seat: &self.seat,
             publishing: &self.publishing,
             wanted: &self.wanted,
             excused: &[],
-            stands_still,
+            still_max,
             rules: Rules::default(),
         }
     }
@@ -247,7 +248,7 @@ fn play(script: &Script) -> Played {
                     publishing: &played.publishing,
                     wanted: &played.wanted,
                     excused: &[],
-                    stands_still: script.stands_still,
+                    still_max: script.still_max,
                     rules: Rules::default(),
                 };
                 played.watch.fold(&facts, at(script.window_ms.0));
@@ -353,9 +354,9 @@ proptest! {
 
     #[test]
     fn accounts_are_as_the_model_says_and_their_parts_are_the_whole(script in script()) {
-        let script = whole(Script { stands_still: false, ..script });
+        let script = whole(Script { still_max: Duration::ZERO, ..script });
         let played = play(&script);
-        let facts = played.facts(false);
+        let facts = played.facts(Duration::ZERO);
         let (from, until) = script.window_ms;
         let tally = played.watch.tally(&facts, played.at(from), played.at(until));
         let (expected, watched, short, interruptions) = model(&script, &played);
@@ -378,7 +379,7 @@ proptest! {
     fn whatever_is_read_and_when_the_parts_are_the_whole(script in script()) {
         let script = whole(script);
         let played = play(&script);
-        let facts = played.facts(script.stands_still);
+        let facts = played.facts(script.still_max);
         let (from, until) = script.window_ms;
         for until in [until, END_MS, until] {
             let tally = played.watch.tally(&facts, played.at(from), played.at(until));

@@ -16,6 +16,8 @@ pub struct SentFrame {
     /// Sequence numbers of its packets, not wrapped.
     pub sequences: Range<u64>,
     pub keyframe: bool,
+    /// Its RTP timestamp, since the stream's beginning.
+    pub due: Duration,
     /// The frame it refers to, by index.
     pub refers_to: Option<usize>,
 }
@@ -249,7 +251,14 @@ impl Story {
             counted.streams = 1;
             let lossy = after - before > 1;
             let causes = &mut counted.causes;
-            let cause = if lossy { &mut causes.loss } else { &mut causes.late };
+            // What its timestamp does not explain of the time that it took.
+            let behind = interval.saturating_sub(self.frames[after].due - self.frames[before].due);
+            let late = behind > Duration::from_millis(250).min(interval / 2);
+            let cause = match (lossy, late) {
+                (true, _) => &mut causes.loss,
+                (false, true) => &mut causes.late,
+                (false, false) => &mut causes.silent,
+            };
             cause.count += 1;
             cause.total_s.0 += frozen;
         }

@@ -415,6 +415,7 @@ impl<'a> RunningCell<'a> {
         self.story.frames.push(SentFrame {
             sequences: first..self.next_sequence,
             keyframe: due.keyframe,
+            due: Duration::from_secs_f64(due.due_ticks as f64 / f64::from(clip.clock_rate)),
             // The built-in clips are of one layer, without frames that nothing refers to.
             refers_to: index.checked_sub(1),
         });

@@ -1,12 +1,13 @@
 //! H.265 in Annex B form.
 
-use super::{Stream, Syntax, Unit, units};
+use super::{Stream, Syntax, Unfit, Unit, units};
 use crate::clip::{ClipOptions, Codec, OpenedClip, ProblemAt};
 use crate::h265::{self, Parameters, nal};
 use crate::packetize;
 
-/// Profiles (H.265 annex A and later ones) and levels (table A.8) that can be told in an offer.
-const PROFILES: std::ops::RangeInclusive<u8> = 1..=11;
+/// Profiles (H.265 annex A) that browsers and servers know of, Main and Main 10, and levels (table A.8)
+/// that can be told in an offer.
+const PROFILES: std::ops::RangeInclusive<u8> = 1..=2;
 const LEVELS: [u8; 13] = [30, 60, 63, 90, 93, 120, 123, 150, 153, 156, 180, 183, 186];
 /// Different parameter sets that are kept for keyframes without any.
 const PARAMETER_SETS_MAX: usize = 64;
@@ -17,7 +18,7 @@ const PARAMETER_SETS_MAX: usize = 64;
 pub(crate) fn is_h265(bytes: &[u8]) -> bool {
     let is_kind =
         |kind| matches!(kind, nal::DELIMITER | nal::VPS | nal::SPS | nal::PPS | nal::PREFIX_SEI);
-    super::MAGICS.iter().any(|magic| bytes.starts_with(magic))
+    super::begins(bytes)
         && units(bytes).next().is_some_and(|unit| {
             matches!(unit.data, [first, 1, ..] if is_kind(h265::nal_type(*first)) && first & 0x81 == 0)
         })
@@ -61,7 +62,7 @@ fn check(unit: &Unit<'_>) -> Result<(), String> {
 }
 
 /// Puts a NAL unit into the access unit it belongs to (§7.4.2.4.4).
-fn add<'a>(stream: &mut Stream<'a>, unit: &Unit<'a>) -> Result<(), String> {
+fn add<'a>(stream: &mut Stream<'a>, unit: &Unit<'a>) -> Result<(), Unfit> {
     let kind = h265::nal_type(unit.data.first().copied().unwrap_or(0));
     let begins = matches!(kind, nal::VPS..=nal::DELIMITER | nal::PREFIX_SEI)
         || h265::is_first_slice(unit.data);
@@ -107,23 +108,32 @@ fn keep<'a>(stream: &mut Stream<'a>, kind: u8, data: &'a [u8]) -> Result<(), Str
     Ok(())
 }
 
-fn read_parameters(stream: &mut Stream<'_>, unit: &[u8]) -> Result<(), String> {
+fn read_parameters(stream: &mut Stream<'_>, unit: &[u8]) -> Result<(), Unfit> {
     let bad = |reason: String| format!("is no usable sequence parameter set: {reason}");
     let parameters = Parameters::parse(unit).ok_or_else(|| bad("it can't be read".to_owned()))?;
     if parameters.interlaced {
-        return Err(bad("interlaced pictures can't be sent".to_owned()));
+        return Err(bad("interlaced pictures can't be sent".to_owned()).into());
     }
     if parameters.reorder > 0 {
-        return Err(bad("its pictures are reordered (encode with bframes=0)".to_owned()));
+        return Err(bad("its pictures are reordered (encode with bframes=0)".to_owned()).into());
     }
     let needs = parameters.profile_tier_level;
-    if needs.profile_space != 0
-        || !PROFILES.contains(&needs.profile_id)
-        || !LEVELS.contains(&needs.level_id)
-    {
-        let (profile, level) = (needs.profile_id, needs.level_id);
-        return Err(bad(format!("no offer can tell of profile {profile}, level {level}/30")));
+    let profile = needs.profile_id;
+    if needs.profile_space != 0 || !PROFILES.contains(&profile) {
+        let name = match profile {
+            3 => " (Main Still Picture)",
+            4 => " (range extensions: 4:0:0, 4:2:2, 4:4:4 or 12 bits)",
+            9 | 11 => " (screen content coding)",
+            _ => "",
+        };
+        let found = format!("profile {profile}{name}");
+        return Err(Unfit::Profile { found, takes: "Main or Main 10 (4:2:0)" });
     }
+    if !LEVELS.contains(&needs.level_id) {
+        let level = needs.level_id;
+        return Err(bad(format!("no offer can tell of level {level}/30")).into());
+    }
+    stream.set_profile(profile)?;
     let (width, height) = (parameters.width, parameters.height);
     let size = parameters.size();
     let size = size.ok_or_else(|| bad(format!("a picture of {width}x{height} pixels")))?;

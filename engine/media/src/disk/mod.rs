@@ -272,11 +272,15 @@ fn check_dir(dir: &Path) -> Result<(), DiskStartError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let number = now.unwrap_or_default().as_nanos();
     let probe = dir.join(format!(".stampede-write-test-{}-{number}", std::process::id()));
-    // It may not be there: what is there is somebody else's.
-    std::fs::File::create_new(&probe)
+    write_test(&probe).map_err(|source| DiskStartError::NotWritable { dir: dir.to_owned(), source })
+}
+
+/// Makes a file and removes it again. Nothing may be there, no symbolic link either (O_EXCL): what is
+/// there is somebody else's, and so is what it points to.
+fn write_test(probe: &Path) -> std::io::Result<()> {
+    std::fs::File::create_new(probe)
         .and_then(|mut file| std::io::Write::write_all(&mut file, b"test"))
-        .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|source| DiskStartError::NotWritable { dir: dir.to_owned(), source })
+        .and_then(|()| std::fs::remove_file(probe))
 }
 
 #[cfg(test)]

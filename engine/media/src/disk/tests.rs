@@ -279,3 +279,25 @@ fn the_backend_says_why() {
     let plain = DiskOptions { dir: dir.path().to_owned(), backend: DiskBackend::Plain };
     assert_eq!(DiskThread::start(plain).unwrap().finish().backend, "plain");
 }
+
+/// It is made as the folder of an attacker on the same machine would have it: with what it was to be
+/// there already.
+#[test]
+fn the_write_test_follows_no_link_and_touches_nothing_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let [probe, theirs] = ["probe", "theirs"].map(|name| dir.path().join(name));
+    write_test(&probe).unwrap();
+    assert!(!probe.exists());
+    for target in [&theirs, &dir.path().join("nowhere")] {
+        std::fs::write(&theirs, "theirs").unwrap();
+        std::os::unix::fs::symlink(target, &probe).unwrap();
+        let error = write_test(&probe).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        assert!(std::fs::symlink_metadata(&probe).unwrap().is_symlink());
+        std::fs::remove_file(&probe).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
+    assert!(!dir.path().join("nowhere").exists());
+    write_test(&theirs).unwrap_err();
+    assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
+}

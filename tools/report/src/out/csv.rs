@@ -1,5 +1,7 @@
-//! One row a stream (RFC 4180: a header, CRLF, quotes where needed). Unknown is an empty field.
+//! One row a stream (RFC 4180: a header, CRLF, quotes where needed). Unknown is an empty field. Text
+//! that a spreadsheet would take for a formula has an apostrophe in front; see [`inert`].
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -36,6 +38,18 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
+/// Text of which a spreadsheet makes no formula. Identities, rooms and names are anybody's choice, and
+/// what begins with one of these characters is run when the file is opened (OWASP, CSV injection; CWE-1236),
+/// in full width too: an apostrophe in front makes it text. Numbers are none of this.
+fn inert(text: &str) -> Cow<'_, str> {
+    match text.chars().next() {
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
+            format!("'{text}").into()
+        }
+        _ => text.into(),
+    }
+}
+
 /// Rows as text. All have the columns of a row of defaults.
 ///
 /// # Errors
@@ -49,7 +63,7 @@ pub fn text<T: Serialize + Default>(rows: &[T]) -> Result<String, Box<dyn Error>
         let row = serde_json::to_value(row)?;
         let cell = |name: &String| match &row[name] {
             Value::Null => String::new(),
-            Value::String(text) => text.clone(),
+            Value::String(text) => inert(text).into_owned(),
             other => other.to_string(),
         };
         writer.write_record(names.iter().map(cell))?;
@@ -90,6 +104,37 @@ mod tests {
         let header = text.lines().next().unwrap();
         assert!(header.starts_with("host,identity,room,cohort,"), "{header}");
         assert!(text.contains(",0.5,"), "{text}");
+    }
+
+    #[test]
+    fn text_that_begins_as_a_formula_does_is_made_inert_and_numbers_stay_numbers() {
+        let begins = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1", "=a,\"b\""];
+        for text in begins {
+            let row = StreamRow {
+                host: Some(text.to_owned()),
+                identity: text.to_owned(),
+                room: Some(text.to_owned()),
+                cohort: Some(text.to_owned()),
+                kind: text.to_owned(),
+                codec: Some(text.to_owned()),
+                mid: text.to_owned(),
+                track_id: Some(text.to_owned()),
+                loss_rate: Some(-0.5),
+                ..StreamRow::default()
+            };
+            let written = render(&[row]).unwrap();
+            let mut reader = csv::Reader::from_reader(written.as_bytes());
+            let row = reader.records().next().unwrap().unwrap();
+            let inert = row.iter().filter(|cell| **cell == format!("'{text}"));
+            assert_eq!(inert.count(), 8, "{written}");
+            let first = text.chars().next().unwrap();
+            let live = |cell: &&str| cell.starts_with(first) && *cell != "-0.5";
+            assert_eq!(row.iter().find(live), None, "{written}");
+            assert!(row.iter().any(|cell| cell == "-0.5"), "{written}");
+        }
+        for text in ["", "a=1", "'=1", "5-1", " =1", "stampede-1"] {
+            assert_eq!(inert(text), text);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use stampede_signaling::session::{
     TrackSource, VideoSize,
 };
 
-use super::{Audience, ParticipantId, Viewer};
+use super::{Audience, ParticipantId, Pauses, Viewer};
 
 const OWN: &str = "stampede-x-pub-";
 const SUBSCRIBER: ParticipantId = ParticipantId(1);
@@ -25,7 +25,7 @@ struct Rig {
 impl Rig {
     fn new(subscription: Subscription) -> Self {
         let (start, room) = (Instant::now(), Rc::from("room"));
-        let mut audience = Audience::new(Rules::default(), start);
+        let mut audience = Audience::new(Rules::default(), Pauses::default(), start);
         let viewer = Viewer {
             identity: "sub".to_owned(),
             room: Rc::clone(&room),
@@ -311,6 +311,29 @@ fn a_screen_share_may_stand_still_but_not_go_with_its_publisher() {
     rig.heard(15_000, SessionEvent::TrackGone { sid: "TR_1".to_owned(), departure });
     let [(_, gone)] = &rig.tallies(20_000)[..] else { panic!() };
     assert_eq!(gone.interruptions[0].cause, Cause::PublisherGone);
+}
+
+/// A file of variable rate has pauses of its own; what is silent for longer is a gap.
+#[test]
+fn the_pauses_of_our_own_file_are_play_up_to_the_longest() {
+    let publisher = "stampede-x-pub-1-0";
+    let played = |source| {
+        let mut rig = Rig::new(Subscription::Auto);
+        rig.audience.bounds.pauses.camera = Duration::from_secs(6);
+        rig.audience.connected(SUBSCRIBER, rig.at(0));
+        let (room, at) = (Rc::clone(&rig.room), rig.at(0));
+        rig.audience.published(&room, at, &Rig::track("TR_1", publisher, source));
+        rig.available(0, "TR_1", publisher, source);
+        for (stream, from_ms) in [0, 6_000, 14_000].into_iter().enumerate() {
+            rig.played("TR_1", stream as u32, from_ms, from_ms + 1_000);
+        }
+        let [(_, tally)] = &rig.tallies(15_000)[..] else { panic!() };
+        let gaps = tally.interruptions.iter().map(|gap| (gap.cause, ms(gap.length())));
+        (ms(tally.played), gaps.collect::<Vec<_>>())
+    };
+    let (short, long) = ((Cause::Silent, 5_000), (Cause::Silent, 7_000));
+    assert_eq!(played(TrackSource::Camera), (8_000, vec![long]));
+    assert_eq!(played(TrackSource::ScreenShare), (3_000, vec![short, long]), "steady");
 }
 
 #[test]

@@ -30,6 +30,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 
 use super::*;
+use crate::audience::Pauses;
 use crate::clock::RunClock;
 use crate::context::Settings;
 use crate::media_plane::MediaPlane;
@@ -447,6 +448,7 @@ impl Rig {
         let participants = Participants::new(&scenario, &Clips::default(), "test", 1);
         let settings = Settings {
             watch_rules: scenario.watch_rules,
+            pauses: Pauses::default(),
             timelines: false,
             clock: RunClock::start(),
             credentials: server.credentials,

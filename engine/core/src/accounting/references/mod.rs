@@ -242,6 +242,16 @@ impl References {
 }
 
 impl FrameInfo {
+    /// It is never shown: others refer to it. Where that is not known, it is.
+    pub(super) fn hidden(&self) -> bool {
+        match self {
+            Self::Vp8(info) => info.hidden,
+            Self::Vp9(info) => info.hidden(),
+            // An access unit is a picture, a temporal unit has one that is shown (AV1 §7.5).
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) => false,
+        }
+    }
+
     /// Takes in what a packet says.
     pub(super) fn read(&mut self, packet: &FramePacket<'_>) {
         match self {

@@ -11,6 +11,8 @@ use crate::accounting::FramePacket;
 pub(in crate::accounting) struct FrameInfo {
     pub(super) start: Option<u64>,
     pub(super) keyframe: bool,
+    /// It is never shown (`show_frame`, RFC 6386 §9.1).
+    pub(super) hidden: bool,
     pub(super) height: Option<u16>,
     descriptor: Option<vp8::Descriptor>,
 }
@@ -22,6 +24,7 @@ impl FrameInfo {
         if descriptor.starts_frame() {
             self.start = Some(packet.sequence);
             let frame = payload.get(descriptor.len..).unwrap_or_default();
+            self.hidden = !vp8::is_shown(frame);
             if vp8::is_keyframe(frame) {
                 self.keyframe = true;
                 self.height = vp8::keyframe_size(frame).map(|(_, height)| height);

@@ -17,6 +17,10 @@ const LEFT_OUT_MAX: u64 = 16;
 pub(in crate::accounting) struct FrameInfo {
     pub(super) start: Option<u64>,
     pub(super) keyframe: bool,
+    /// Whether one of its frames is shown, as far as their beginnings say so; `None` before one came.
+    shown: Option<bool>,
+    /// It ends as a superframe does, in which one that is shown may follow one that is not.
+    superframe: bool,
     descriptor: Option<Descriptor>,
     named: [u8; NAMED_MAX],
     named_count: usize,
@@ -38,9 +42,16 @@ impl FrameInfo {
             let known = self.start.unwrap_or(packet.sequence);
             self.start = Some(known.min(packet.sequence));
         }
+        let header = payload.get(descriptor.len..).filter(|_| descriptor.frame_start);
+        let header = header.and_then(|data| frame_header(data).ok());
+        if let Some(header) = header {
+            self.shown = Some(header.shown || self.shown.unwrap_or(false));
+        }
+        // Annex B of the bitstream specification.
+        self.superframe |=
+            descriptor.frame_end && payload.last().is_some_and(|marker| marker & 0xe0 == 0xc0);
         if descriptor.starts_keyframe() {
             self.keyframe = true;
-            let header = payload.get(descriptor.len..).and_then(|data| frame_header(data).ok());
             let spatial_id = descriptor.spatial_id.unwrap_or(0);
             self.height =
                 header.and_then(|header| header.size).map(|(_, height)| (spatial_id, height));
@@ -76,6 +87,10 @@ impl FrameInfo {
             }
         }
         heights.iter().any(|height| *height > 0).then_some(heights)
+    }
+
+    pub(super) fn hidden(&self) -> bool {
+        self.shown == Some(false) && !self.superframe
     }
 
     pub(super) fn layer(&self) -> Layer {
