@@ -205,7 +205,7 @@ const CRATES: &[Row] = &[
     },
     Row {
         name: "stampede-signaling",
-        uses: &["stampede-counters", "stampede-sdp"],
+        uses: &["stampede-counters", "stampede-protobuf", "stampede-sdp"],
         never: &["str0m"],
         system: false,
     },
