@@ -267,6 +267,23 @@ const CRATES: &[Row] = &[
         never: &["ratatui"],
         system: true,
     },
+    // For tests and fuzz/: no row lists it, so none may use it otherwise.
+    Row {
+        name: "stampede-fuzzing",
+        uses: &[
+            "stampede-core",
+            "stampede-impair",
+            "stampede-media",
+            "stampede-report",
+            "stampede-scenario",
+            "stampede-sdp",
+            "stampede-sfu",
+            "stampede-signaling",
+            "stampede-units",
+        ],
+        never: &["ratatui", "stampede-engine"],
+        system: false,
+    },
     Row {
         name: "stampede",
         uses: &[

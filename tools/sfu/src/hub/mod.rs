@@ -185,6 +185,12 @@ impl Hub {
         Ledger { signalling: self.counted, rooms, ..Ledger::default() }
     }
 
+    /// Nobody's connection or websocket is known, and no worker carries anybody.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.signals.is_empty() && self.load.iter().all(|load| *load == 0)
+    }
+
     fn next_key(&mut self) -> u64 {
         self.next_key += 1;
         self.next_key
