@@ -163,6 +163,7 @@ struct Row {
 const CRATES: &[Row] = &[
     Row { name: "stampede-units", uses: &[], never: &["tokio", "str0m", "serde"], system: false },
     Row { name: "stampede-counters", uses: &[], never: &["tokio", "str0m"], system: false },
+    Row { name: "stampede-protobuf", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-sdp", uses: &[], never: &["tokio", "str0m"], system: false },
     // For tests and benches: no row lists it, so none may use it otherwise.
     Row { name: "stampede-testing", uses: &[], never: &["tokio", "str0m"], system: false },
@@ -186,7 +187,7 @@ const CRATES: &[Row] = &[
     },
     Row {
         name: "stampede-core",
-        uses: &["stampede-counters", "stampede-media", "stampede-sdp"],
+        uses: &["stampede-counters", "stampede-media", "stampede-protobuf", "stampede-sdp"],
         never: &["tokio", "mio"],
         system: false,
     },
@@ -204,7 +205,7 @@ const CRATES: &[Row] = &[
     },
     Row {
         name: "stampede-signaling",
-        uses: &["stampede-counters", "stampede-sdp"],
+        uses: &["stampede-counters", "stampede-protobuf", "stampede-sdp"],
         never: &["str0m"],
         system: false,
     },
@@ -265,6 +266,23 @@ const CRATES: &[Row] = &[
         ],
         never: &["ratatui"],
         system: true,
+    },
+    // For tests and fuzz/: no row lists it, so none may use it otherwise.
+    Row {
+        name: "stampede-fuzzing",
+        uses: &[
+            "stampede-core",
+            "stampede-impair",
+            "stampede-media",
+            "stampede-report",
+            "stampede-scenario",
+            "stampede-sdp",
+            "stampede-sfu",
+            "stampede-signaling",
+            "stampede-units",
+        ],
+        never: &["ratatui", "stampede-engine"],
+        system: false,
     },
     Row {
         name: "stampede",

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders whose pages are read, from the workspace's root.
-const FOLDERS: [&str; 4] = [".", "docs", "benches", "tools/foreign"];
+const FOLDERS: [&str; 5] = [".", "docs", "benches", "fuzz", "tools/foreign"];
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();

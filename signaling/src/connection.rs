@@ -81,6 +81,9 @@ pub struct ConnectOptions {
     pub tls: TlsSetup,
     /// Limit for opening the websocket.
     pub connect_timeout: Duration,
+    /// Longest message taken of the server; at most
+    /// [`BYTES_BURST_MAX`](crate::session::flood::BYTES_BURST_MAX).
+    pub message_bytes_max: usize,
     /// What to do in the room.
     pub session: SessionOptions,
 }
@@ -89,9 +92,17 @@ impl ConnectOptions {
     /// Options with the usual limits.
     #[must_use]
     pub fn new(url: ServerUrl, token: Token, role: Role, tls: TlsSetup) -> Self {
-        let session = SessionOptions::new(role);
-        let connect_timeout = CONNECT_TIMEOUT;
-        Self { url, addresses: None, proxy: None, dial: None, token, tls, connect_timeout, session }
+        Self {
+            url,
+            addresses: None,
+            proxy: None,
+            dial: None,
+            token,
+            tls,
+            connect_timeout: CONNECT_TIMEOUT,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            session: SessionOptions::new(role),
+        }
     }
 }
 
@@ -126,6 +137,7 @@ pub struct Connection {
     socket: Option<Socket>,
     session: Session,
     timings: ConnectTimings,
+    message_bytes_max: usize,
     /// At most [`OUTBOUND_MESSAGES_MAX`].
     outbound: VecDeque<Bytes>,
     /// Filled by one message or one call at a time, and handed out before the next is read.
@@ -153,6 +165,7 @@ impl Connection {
             socket: Some(socket),
             session: Session::new(options.session, timings.websocket),
             timings,
+            message_bytes_max: options.message_bytes_max,
             outbound: VecDeque::new(),
             updates: VecDeque::new(),
             needs_flush: false,
@@ -183,6 +196,7 @@ impl Connection {
         let (socket, timings) = open::open(options, Some(resume)).await?;
         tracing::debug!(url = %options.url, "websocket open again");
         self.socket = Some(socket);
+        self.message_bytes_max = options.message_bytes_max;
         (self.socket_done, self.grown) = (false, true);
         self.session.resume(timings.websocket);
         Ok(())
@@ -416,7 +430,8 @@ impl Connection {
         self.grown = false;
         let Some(socket) = self.socket.take() else { return false };
         let stream = socket.into_inner();
-        let anew = WebSocketStream::from_raw_socket(stream, WsRole::Client, Some(open::limits()));
+        let limits = open::limits(self.message_bytes_max);
+        let anew = WebSocketStream::from_raw_socket(stream, WsRole::Client, Some(limits));
         // It waits for nothing.
         if let Poll::Ready(socket) = pin!(anew).poll(cx) {
             self.socket = Some(socket);
@@ -433,8 +448,9 @@ impl Connection {
             | WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
                 EndReason::Closed { code: CLOSED_WITHOUT_FRAME, text: String::new() }
             }
-            WsError::Capacity(CapacityError::MessageTooLong { size, .. }) => {
-                EndReason::ServerFlooded { flood: Flood::Message { bytes: *size } }
+            WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+                let flood = Flood::Message { bytes: *size, most: *max_size };
+                EndReason::ServerFlooded { flood }
             }
             WsError::WriteBufferFull(_) => EndReason::OutboundFull,
             error => {

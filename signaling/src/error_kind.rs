@@ -61,7 +61,7 @@ const SERVER_LEFT: [(DisconnectReason, &str); 12] = [
 ];
 const SERVER_LEFT_UNKNOWN: &str = "server_left_unknown";
 
-const FLOODED: [(Flooded, &str); 7] = [
+const FLOODED: [(Flooded, &str); 8] = [
     (Flooded::Messages, "server_flooded_messages"),
     (Flooded::Bytes, "server_flooded_bytes"),
     (Flooded::Events, "server_flooded_events"),
@@ -69,6 +69,7 @@ const FLOODED: [(Flooded, &str); 7] = [
     (Flooded::Candidates, "server_flooded_candidates"),
     (Flooded::Sdp, "server_flooded_sdp"),
     (Flooded::MessageSize, "server_flooded_message_size"),
+    (Flooded::Entries, "server_flooded_entries"),
 ];
 
 /// Declares the kinds that are a word alone, each with its key, so that none lacks
@@ -198,6 +199,8 @@ pub enum Flooded {
     Sdp,
     /// One message that is too long.
     MessageSize,
+    /// One message that holds too much of something.
+    Entries,
 }
 
 impl ErrorKind {

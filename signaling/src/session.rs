@@ -55,7 +55,7 @@ pub use turn_servers::{TURN_SERVERS_MAX, TurnScheme, TurnServer};
 
 use crate::text;
 use crate::token::Token;
-use crate::wire;
+use crate::wire::{self, DecodeError};
 use data_subscriptions::DataSubscriptions;
 use data_track::DataTrack;
 use descriptions::Descriptions;
@@ -382,7 +382,7 @@ impl Session {
     }
 
     /// A binary websocket message of the server. One that does not decode is counted, not fatal.
-    /// Too many or too long ones end the session ([`EndReason::ServerFlooded`]).
+    /// Too many, or one that holds too much, end the session ([`EndReason::ServerFlooded`]).
     pub fn handle_message(&mut self, now: Instant, message: &Bytes) {
         if let Err(flood) = self.meters.message(now, message.len()) {
             return self.end(EndReason::ServerFlooded { flood });
@@ -395,7 +395,11 @@ impl Session {
         };
         match wire::decode(message, data.is_some(), known) {
             Ok(wire::Decoded { response, skipped }) => self.dispatch(now, response, skipped),
-            Err(_) => self.counters.malformed += 1,
+            Err(DecodeError::Malformed) => self.counters.malformed += 1,
+            Err(DecodeError::TooMany { what, most }) => {
+                let flood = Flood::Entries { what, most };
+                self.end(EndReason::ServerFlooded { flood });
+            }
         }
     }
 

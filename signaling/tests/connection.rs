@@ -267,7 +267,10 @@ async fn flooded(flood: impl Fn(u32) -> proto::SignalResponse + Send + 'static) 
         }
     })
     .await;
-    let mut connection = connect(url).await;
+    let mut options = options(url);
+    // Longer than an SDP that is refused.
+    options.message_bytes_max = 4 << 20;
+    let mut connection = Connection::connect(options).await.unwrap();
     let mut offers = 0;
     let reason = loop {
         match connection.next().await.unwrap() {
@@ -374,7 +377,7 @@ async fn closed_in_the_middle_of_the_join() {
 async fn large_messages_are_taken_and_monstrous_ones_refused() {
     let (url, _server) = serve(|stream| async {
         let mut peer = accept(stream).await;
-        let crowd = (0..20_000).map(|i| participant(&format!("PA_{i}"), vec![])).collect();
+        let crowd = (0..10_000).map(|i| participant(&format!("PA_{i}"), vec![])).collect();
         send(&mut peer, join(crowd)).await;
         send(&mut peer, offer(1, OFFER_DATA, &[])).await;
         // The header of a frame one byte past the limit.
@@ -388,13 +391,47 @@ async fn large_messages_are_taken_and_monstrous_ones_refused() {
     let Some(Update::Event(SessionEvent::Joined(joined))) = connection.next().await else {
         panic!()
     };
-    assert_eq!(joined.participants, 20_000);
+    assert_eq!(joined.participants, 10_000);
     let offer = connection.next().await;
     assert!(matches!(offer, Some(Update::Media(MediaCommand::RemoteOffer { id: 1, .. }))));
     let reason = end(&mut connection).await;
-    let bytes = connection::MESSAGE_BYTES_MAX + 1;
-    assert_eq!(reason, EndReason::ServerFlooded { flood: Flood::Message { bytes } });
+    let most = connection::MESSAGE_BYTES_MAX;
+    let flood = Flood::Message { bytes: most + 1, most };
+    assert_eq!(reason, EndReason::ServerFlooded { flood });
     assert_eq!(reason.kind().key(), "server_flooded_message_size");
+    let text = reason.to_string();
+    for word in ["2097153 bytes", "--message-size-max is 2097152", "raise it"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_longest_message_is_what_was_asked_for_on_a_websocket_begun_anew_too() {
+    let (url, _server) = serve(|stream| async {
+        let mut peer = accept(stream).await;
+        let crowd = (0..300).map(|i| participant(&format!("PA_{i}"), vec![])).collect();
+        send(&mut peer, join(crowd)).await;
+        // By now nothing is under way, and the websocket has begun anew.
+        let Some(Ok(_)) = peer.next().await else { panic!() };
+        send(&mut peer, join(vec![])).await;
+        let token = proto::signal_response::Message::RefreshToken("x".repeat(20_000));
+        send(&mut peer, proto::SignalResponse { message: Some(token) }).await;
+        peer
+    })
+    .await;
+    let mut options = options(url);
+    options.message_bytes_max = 20_000;
+    let mut connection = Connection::connect(options).await.unwrap();
+    let Some(Update::Event(SessionEvent::Joined(joined))) = connection.next().await else {
+        panic!()
+    };
+    assert_eq!(joined.participants, 300);
+    connection.simulate(Simulation::NodeFailure);
+    let reason = end(&mut connection).await;
+    let EndReason::ServerFlooded { flood: Flood::Message { bytes, most: 20_000 } } = reason else {
+        panic!("{reason:?}")
+    };
+    assert_eq!(bytes, 20_005, "with the field's number and length");
 }
 
 #[tokio::test]

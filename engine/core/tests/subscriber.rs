@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use common::*;
-use stampede_core::{Codec, MediaKind, PacketCounters, PeerEvent, StreamReport};
+use stampede_core::{Codec, MediaKind, PacketCounters, PeerEvent, Scratch, StreamReport};
 use stampede_media::MediaClip;
 use str0m::change::SdpAnswer;
 use str0m::media::{self, Direction, Mid, Pt};
@@ -243,6 +243,45 @@ fn random_faults_are_counted_packet_for_packet() {
             }
         );
     }
+}
+
+#[test]
+fn copies_that_are_not_authentic_are_rejected_and_in_no_figure_of_the_stream() {
+    let mut pair = connect(false);
+    let (video, rtx) = (*pair.video, *pair.rtx);
+    let mut count = 0;
+    pair.sim.fate = Box::new(move |bytes| {
+        count += u64::from(rtp(bytes).is_some_and(|(ssrc, _)| ssrc == video));
+        if count == 2_600 { Fate::Drop } else { Fate::Deliver(ms(0)) }
+    });
+    // More packets than are told from replays.
+    let clip = vp8_clip(90, 30, 30, |_| 30);
+    pair.send(&clip, pair.video, pair.video_pt, 1);
+    pair.sim.run(ms(100));
+    let of = |ssrc: u32, sim: &Sim| -> Vec<Vec<u8>> {
+        let delivered = sim.delivered.iter().map(|delivered| delivered.bytes.clone());
+        delivered.filter(|bytes| rtp(bytes).is_some_and(|(of, _)| of == ssrc)).collect()
+    };
+    let (media, repairs) = (of(video, &pair.sim), of(rtx, &pair.sim));
+    let packets = [&media[0], &media[media.len() - 1], &repairs[0]];
+    let counters = |sim: &Sim| (sim.peer.counters().transport.rejected, sim.peer.counters().video);
+    let (rejected, before) = counters(&pair.sim);
+    let hear = |sim: &mut Sim, bytes: &[u8]| {
+        sim.peer.handle_datagram(sim.arrival(), server_addr(), bytes, &mut Scratch::default());
+    };
+    for packet in packets {
+        let mut forged = packet.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        (0..5).for_each(|_| hear(&mut pair.sim, &forged));
+    }
+    assert_eq!(counters(&pair.sim), (rejected + 15, before), "nothing of it is believed");
+    packets.iter().for_each(|packet| hear(&mut pair.sim, packet));
+    let (again, after) = counters(&pair.sim);
+    assert_eq!(again, rejected + 15);
+    let grown = |of: fn(&PacketCounters) -> u64| of(&after.packets) - of(&before.packets);
+    let known = [grown(|p| p.stale), grown(|p| p.duplicate), grown(|p| p.rtx_redundant)];
+    assert_eq!(known, [1, 1, 1], "the first, the last, and the repair");
+    assert_eq!(grown(|p| p.received), 0);
 }
 
 #[test]

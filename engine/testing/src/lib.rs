@@ -1,4 +1,5 @@
-//! How tests skip. A dependency of tests and benches only.
+//! How tests skip, and how they make inputs of others ([`mutate`]). A dependency of tests and benches
+//! only.
 //!
 //! A test that finds something missing (ffmpeg, root, an io_uring that the kernel allows) says so with
 //! [`skip`] and returns. With `STAMPEDE_SKIPS=fail` in the environment that is a failure instead, so
@@ -14,6 +15,8 @@
 //! ```
 
 #![forbid(unsafe_code)]
+
+pub mod mutate;
 
 use std::env;
 use std::fmt::Display;

@@ -24,7 +24,6 @@ use super::error::{ConnectError, ConnectStep, ERROR_BODY_CHARS_MAX};
 use super::framing::Framed;
 use super::{ConnectOptions, ConnectTimings, Transport, dial};
 use crate::server_url::ServerUrl;
-use crate::session::flood::MESSAGE_BYTES_MAX;
 use crate::session::{CLIENT_PROTOCOL, DataTracks, FIRST_OFFER_ID, SignalVersion, Subscription};
 use crate::text;
 
@@ -99,7 +98,8 @@ async fn open_steps(
     };
     progress.reach(ConnectStep::Websocket);
     let stream = Framed::new(stream);
-    let (socket, _response) = client_async_with_config(request, stream, Some(limits()))
+    let limits = limits(options.message_bytes_max);
+    let (socket, _response) = client_async_with_config(request, stream, Some(limits))
         .await
         .map_err(|error| handshake_error(url, error))?;
     Ok((socket, ConnectTimings { started, tcp, tls, websocket: now() }))
@@ -120,13 +120,13 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-pub(super) fn limits() -> WebSocketConfig {
+pub(super) fn limits(message_bytes_max: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
 }
 
 /// The request of the upgrade. The token goes in a header: a URL ends up in access logs and error

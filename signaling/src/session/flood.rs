@@ -12,7 +12,7 @@ use crate::error_kind::Flooded;
 pub const MESSAGES_BURST_MAX: u32 = 32_768;
 /// See [`MESSAGES_BURST_MAX`].
 pub const MESSAGES_PER_SECOND_MAX: u32 = 2_048;
-/// Most bytes of messages at once, and a second. A `join` of 2,000 participants has 0.6 MB.
+/// Most bytes of messages at once, and a second; so long can one message be at most.
 pub const BYTES_BURST_MAX: u32 = 64 << 20;
 /// See [`BYTES_BURST_MAX`].
 pub const BYTES_PER_SECOND_MAX: u32 = 8 << 20;
@@ -30,10 +30,11 @@ pub const OFFERS_PER_SECOND_MAX: u32 = 32;
 pub const CANDIDATES_BURST_MAX: u32 = 256;
 /// See [`CANDIDATES_BURST_MAX`].
 pub const CANDIDATES_PER_SECOND_MAX: u32 = 16;
-/// Largest message taken; a larger one ends the connection with
-/// [`EndReason::ServerFlooded`](super::EndReason::ServerFlooded). A `join` of a room with 2,000
-/// participants has about 0.6 MB.
-pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest message taken unless told otherwise; a larger one ends the connection with
+/// [`EndReason::ServerFlooded`](super::EndReason::ServerFlooded). A `join` tells of each participant in
+/// about 70 bytes, or 490 if it publishes video and audio, besides its metadata and attributes. Of the SDKs
+/// livekit-client takes any size, and the Rust SDK 16 MiB.
+pub const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Longest SDP taken: about a thousand tracks.
 pub const SDP_BYTES_MAX: usize = stampede_sdp::DESCRIPTION_BYTES_MAX;
 
@@ -55,10 +56,20 @@ pub enum Flood {
         /// Its length.
         bytes: usize,
     },
-    /// One message that is too long ([`MESSAGE_BYTES_MAX`]).
+    /// One message that is too long
+    /// ([`ConnectOptions::message_bytes_max`](crate::ConnectOptions::message_bytes_max)).
     Message {
         /// Its length, as far as it is known.
         bytes: usize,
+        /// The longest that is taken.
+        most: usize,
+    },
+    /// One message that holds more of something than a room has.
+    Entries {
+        /// Of what.
+        what: &'static str,
+        /// The most that is taken.
+        most: usize,
     },
 }
 
@@ -74,6 +85,7 @@ impl Flood {
             Self::Candidates => Flooded::Candidates,
             Self::Sdp { .. } => Flooded::Sdp,
             Self::Message { .. } => Flooded::MessageSize,
+            Self::Entries { .. } => Flooded::Entries,
         }
     }
 }
@@ -92,8 +104,13 @@ impl fmt::Display for Flood {
             Self::Sdp { bytes } => {
                 write!(f, "an SDP of {bytes} bytes (the most taken is {SDP_BYTES_MAX})")
             }
-            Self::Message { bytes } => {
-                write!(f, "a message of {bytes} bytes (the most taken is {MESSAGE_BYTES_MAX})")
+            Self::Message { bytes, most } => write!(
+                f,
+                "a message of {bytes} bytes (--message-size-max is {most}; a room of thousands is \
+                 announced in one message: if this one is so large, raise it)"
+            ),
+            Self::Entries { what, most } => {
+                write!(f, "a message with more {what} than {most}")
             }
         }
     }

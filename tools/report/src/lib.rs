@@ -55,33 +55,39 @@ use stampede_counters::{Counters, ReportCounters};
 pub use failure::{Exit, Failure};
 use types::Report;
 
-/// Reads a JSON report.
+/// Reads a file with a JSON report.
 ///
 /// # Errors
 /// What is wrong with the file, exit code 104.
 pub fn read(path: &Path) -> Result<Report, Failure> {
-    let failed = |why: String| {
+    let read = std::fs::read(path).map_err(|error| error.to_string());
+    read.and_then(|json| from_json(&json)).map_err(|why| {
         Failure::config(format!("{} can't be used as a report: {why}", path.display()))
-    };
-    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    })
+}
+
+/// Reads a JSON report.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn from_json(json: &[u8]) -> Result<Report, String> {
     // The schema first: of a file of another kind, a missing key says little.
-    let value: Value = serde_json::from_slice(&text)
-        .map_err(|error| failed(format!("it is not JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_slice(json).map_err(|error| format!("it is not JSON: {error}"))?;
     match value["schema"].as_str() {
         Some(types::SCHEMA) => {}
         Some(other) => {
-            return Err(failed(format!("its schema is '{other}', not '{}'", types::SCHEMA)));
+            return Err(format!("its schema is '{other}', not '{}'", types::SCHEMA));
         }
         None => {
-            return Err(failed("it has no 'schema': write one with --out json=FILE".to_owned()));
+            return Err("it has no 'schema': write one with --out json=FILE".to_owned());
         }
     }
     let join = value["join"].clone();
     let lacks = ReportCounters::table().iter().map(|counter| counter.key.as_str());
     let lacks = lacks.filter(|key| !types::JOINS_IMPLIED.contains(key) && is_left_out(&value, key));
     let lacks = lacks.collect();
-    let mut report: Report =
-        serde_json::from_value(value).map_err(|error| failed(error.to_string()))?;
+    let mut report: Report = serde_json::from_value(value).map_err(|error| error.to_string())?;
     report.join.complete(&join);
     // Earlier versions judged an interrupted run by what it had time for.
     if report.run.interrupted {

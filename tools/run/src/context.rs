@@ -101,6 +101,8 @@ pub(crate) struct Context {
     pub own: Arc<OwnIdentities>,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
+    /// Longest signalling message taken of the server.
+    pub message_bytes_max: usize,
     /// What participants told and heard of each other.
     pub signalled: RefCell<Signalled>,
     /// Somebody makes updates of itself, of which the others are to hear.
@@ -141,6 +143,7 @@ impl Context {
             visits: (settings.visits, settings.seed),
             own: settings.own,
             obey_dynacast: settings.obey_dynacast,
+            message_bytes_max: settings.message_bytes_max,
             signalled: RefCell::default(),
             updates: settings.updates,
         }
@@ -236,4 +239,6 @@ pub(crate) struct Settings {
     pub own: Arc<OwnIdentities>,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
+    /// Longest signalling message taken of the server.
+    pub message_bytes_max: usize,
 }

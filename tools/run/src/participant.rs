@@ -668,6 +668,7 @@ fn connect_options(
     options.session.version = version;
     options.session.watch_others = context.updates;
     options.session.meet_others = participant.spec.calls();
+    options.message_bytes_max = context.message_bytes_max;
     options.proxy.clone_from(&context.network.proxy);
     options.dial.clone_from(&context.network.dial);
     options.addresses = Some(Arc::clone(&context.addresses));

@@ -133,6 +133,7 @@ async fn parts(
         seed: prepared.seed,
         own: Arc::clone(&prepared.participants.own),
         obey_dynacast: data.scenario.dynacast,
+        message_bytes_max: data.scenario.message_bytes_max(),
         timelines: data.scenario.capture.is_some(),
         watch_rules: data.scenario.watch_rules,
         pauses: Pauses::of(&data.clips),

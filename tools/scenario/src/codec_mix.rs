@@ -75,6 +75,10 @@ impl FromStr for CodecMix {
             }
             parts.push((codec, weight));
         }
+        // Of one codec any weight is all of it: so it is written, and equal to the codec alone.
+        if let [(_, weight)] = &mut parts[..] {
+            *weight = 1;
+        }
         Ok(Self { parts })
     }
 }
@@ -129,6 +133,7 @@ mod tests {
         for text in ["vp8", "vp8:70,h264:30", "av1:1,vp9:2,vp8:3"] {
             assert_eq!(text.parse::<CodecMix>().unwrap().to_string(), text);
         }
+        assert_eq!("vp8:7".parse::<CodecMix>(), Ok(CodecMix::from(Codec::Vp8)));
         assert_eq!("VP9, h264".parse::<CodecMix>().unwrap().to_string(), "vp9:1,h264:1");
         for (text, why) in [
             ("", "unknown codec"),

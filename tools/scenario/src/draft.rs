@@ -140,6 +140,8 @@ pub struct Draft {
     pub ca: Option<PathBuf>,
     /// HTTP proxy of signalling, or `none`.
     pub proxy: Option<Secret>,
+    /// Longest signalling message taken of the server.
+    pub message_bytes_max: Option<usize>,
     /// Stages.
     pub stages: Vec<Stage>,
     /// How subscribers come and go without stages.
@@ -264,6 +266,7 @@ impl Default for Draft {
             server_metrics: Vec::new(),
             ca: None,
             proxy: None,
+            message_bytes_max: None,
             stages: Vec::new(),
             audience: AudienceDraft::default(),
             room_sizes: None,

@@ -12,7 +12,9 @@ use stampede_media::{Codec, MediaClip, ScalabilityMode};
 use stampede_report::Failure;
 use stampede_report::threshold::Threshold;
 use stampede_sfu::SfuOptions;
+use stampede_signaling::connection::MESSAGE_BYTES_MAX;
 use stampede_signaling::session::SignalVersion;
+use stampede_signaling::session::flood::BYTES_BURST_MAX;
 use stampede_signaling::{ApiCredentials, Profile, ServerUrl};
 use url::Url;
 
@@ -35,6 +37,9 @@ const CLOUD_PARTICIPANTS_MAX: u64 = 50;
 const ROOM_NAME_CHARS_MAX: usize = 240;
 /// Most participants of one run; more is a typing error.
 const PARTICIPANTS_MAX: u64 = 1_000_000;
+/// What a `join` tells of a participant that publishes video and audio, without its metadata and
+/// attributes: some 490 bytes.
+const PARTICIPANT_BYTES: usize = 512;
 /// Simulcast layers of LiveKit: q, h, f.
 const LAYERS_MAX: usize = 3;
 
@@ -225,6 +230,8 @@ pub struct NetworkSpec {
     pub ca: Option<PathBuf>,
     /// HTTP proxy of signalling, or `none`; `None` asks the environment.
     pub proxy: Option<Secret>,
+    /// Longest signalling message as given; see [`Scenario::message_bytes_max`].
+    pub message_bytes_max: Option<usize>,
 }
 
 /// What is published, opened.
@@ -406,7 +413,11 @@ impl Scenario {
             packet_ring_bytes: draft.packet_ring_bytes.map(|bytes| 1 << bytes.max(1).ilog2()),
             thresholds: draft.thresholds,
             server_metrics: draft.server_metrics,
-            network: NetworkSpec { ca: draft.ca, proxy: draft.proxy },
+            network: NetworkSpec {
+                ca: draft.ca,
+                proxy: draft.proxy,
+                message_bytes_max: draft.message_bytes_max,
+            },
             shape,
             no_media: draft.no_media,
             profile: people::profile(draft.profile, draft.metadata_updates_per_second).into(),
@@ -474,6 +485,22 @@ impl Scenario {
     pub fn window(&self) -> Duration {
         let stages = self.shape.stages.iter().skip(1).map(|stage| stage.duration);
         stages.fold(self.duration, Duration::saturating_add)
+    }
+
+    /// Longest signalling message taken of the server: what was given, or what is usual, or a `join`
+    /// that tells of everybody in the run's largest room.
+    pub fn message_bytes_max(&self) -> usize {
+        if let Some(bytes) = self.network.message_bytes_max {
+            return bytes;
+        }
+        let profiles = self.shape.cohorts.iter().map(|cohort| {
+            people::profile_of(cohort, &self.profile).map_or(0, |profile| profile.bytes())
+        });
+        let profile = profiles.fold(self.profile.bytes(), usize::max);
+        let people = self.shape.rooms.iter().map(|room| room.publishers() + room.receivers());
+        let room = (people.max().unwrap_or(0) as usize)
+            .saturating_mul(PARTICIPANT_BYTES.saturating_add(profile));
+        room.clamp(MESSAGE_BYTES_MAX, BYTES_BURST_MAX as usize)
     }
 
     /// Memory of each worker's packet ring: a power of two, as the kernel wants it.
@@ -878,6 +905,21 @@ mod tests {
         };
         assert_eq!(of(Some(100 << 20)).packet_ring_bytes_of(2), 64 << 20);
         assert_eq!(of(None).packet_ring_bytes_of(2), 8 << 20);
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_the_runs_largest_room_needs() {
+        let of = |draft| Scenario::new(draft).unwrap().message_bytes_max();
+        assert_eq!(of(Draft::default()), 2 << 20);
+        let large = Draft { subscribers: Some(9_999), ..Draft::default() };
+        assert_eq!(of(large.clone()), 10_000 * PARTICIPANT_BYTES);
+        assert_eq!(of(Draft { rooms: 2, ..large.clone() }), 10_000 * PARTICIPANT_BYTES);
+        let metadata = Profile { metadata: "x".repeat(1_000), ..Profile::default() };
+        let told = Draft { profile: metadata, ..large.clone() };
+        assert_eq!(of(told), 10_000 * (PARTICIPANT_BYTES + 1_000));
+        let given = Draft { message_bytes_max: Some(65_536), ..large.clone() };
+        assert_eq!(of(given), 65_536);
+        assert_eq!(of(Draft { subscribers: Some(500_000), ..large }), 64 << 20);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use stampede_core::data::{
 };
 use stampede_media::Codec;
 use stampede_media::clip::{FRAME_RATE_MAX, FRAME_RATE_MIN};
+use stampede_signaling::session::flood::BYTES_BURST_MAX;
 use stampede_units::parse;
 use url::Url;
 
@@ -67,6 +68,11 @@ fn bytes_between(text: &str, least: usize, most: usize) -> Result<usize, String>
         return Ok(bytes as usize);
     }
     Err(format!("it must lie between {}KiB and {}MiB", least >> 10, most >> 20))
+}
+
+/// How long a signalling message can be: what a session takes at once is more.
+pub fn message_bytes(text: &str) -> Result<usize, String> {
+    bytes_between(text, 64 << 10, BYTES_BURST_MAX as usize)
 }
 
 /// A size that a packet ring can have.

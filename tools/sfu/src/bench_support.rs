@@ -1,7 +1,11 @@
 //! A media worker without sockets and threads, for the benchmarks: how many instructions its send
-//! path takes can only be counted where nothing else happens. No part of the crate's interface.
+//! path takes can only be counted where nothing else happens. And that worker and the rooms for
+//! fuzzing, which says to them what no client would. No part of the crate's interface.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "for benchmarks, which may panic")]
+
+mod hostile;
+mod rooms;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,7 +17,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
-use stampede_core::crypto::provider;
+use stampede_core::crypto::{provider, with_key_slot};
+use stampede_core::srtp::KeySlot;
 use stampede_impair::{Class, Cohorts};
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, Received, SocketId, UdpStats, Wait, Waker,
@@ -42,6 +47,8 @@ use crate::media::rewrite::Numbers;
 use crate::media::siblings::Siblings;
 use crate::media::socket::MediaSocket;
 use crate::media::worker::{Worker, WorkerParts};
+
+pub use rooms::Rooms;
 
 const TRACK: TrackKey = TrackKey(1);
 /// The publisher is another worker's, which isn't there.
@@ -208,7 +215,14 @@ struct Client {
     ssrc: Ssrc,
     /// What it was offered.
     offer: String,
+    /// Its SRTP keys, once there are any.
+    keys: KeySlot,
+    /// What it said last, at most [`SAID_MAX`].
+    said: VecDeque<Vec<u8>>,
 }
+
+/// Datagrams of a client that are kept.
+const SAID_MAX: usize = 64;
 
 impl Client {
     fn poll(&mut self) -> Vec<Vec<u8>> {
@@ -216,7 +230,12 @@ impl Client {
         loop {
             match self.rtc.poll_output().unwrap() {
                 Output::Timeout(_) => return out,
-                Output::Transmit(transmit) => out.push(transmit.contents.to_vec()),
+                Output::Transmit(transmit) => {
+                    let datagram = transmit.contents.to_vec();
+                    self.said.truncate(SAID_MAX - 1);
+                    self.said.push_front(datagram.clone());
+                    out.push(datagram);
+                }
                 Output::Event(RtcEvent::Connected) => self.connected = true,
                 Output::Event(RtcEvent::RtpPacket(packet)) => {
                     self.packets += 1;
@@ -365,12 +384,12 @@ impl FanOut {
 
     /// The next client answers the offer that it got.
     fn answer(&mut self, index: u16, id: u32, offer: String) -> Command {
-        let mut rtc = Rtc::builder()
+        let config = Rtc::builder()
             .set_crypto_provider(self.crypto.clone())
             .set_rtp_mode(true)
             .set_rtcp_report_interval_video(ESTIMATE_INTERVAL)
-            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime)
-            .build(self.now);
+            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime);
+        let (mut rtc, keys) = with_key_slot(|| config.build(self.now));
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
         let parsed = SdpOffer::from_sdp_string(&offer).unwrap();
@@ -384,6 +403,8 @@ impl FanOut {
             reports: Vec::new(),
             ssrc: Ssrc::from(0),
             offer,
+            keys,
+            said: VecDeque::new(),
         });
         Command::Answer { peer: key(index), id, sdp }
     }
@@ -413,7 +434,8 @@ impl FanOut {
         let kept = std::mem::take(&mut self.wire.borrow_mut().kept);
         for (destination, bytes) in kept {
             let to = self.clients.iter_mut().find(|client| client.address == destination);
-            let client = to.unwrap();
+            // A stranger may be answered.
+            let Some(client) = to else { continue };
             if client.losses > 0 && Class::of(&bytes) == Class::Rtp {
                 client.losses -= 1;
                 continue;

@@ -1,6 +1,8 @@
 //! LiveKit's `DataPacket` (livekit_models.proto), as far as it is needed here: protobuf's wire format
 //! read in place.
 
+use stampede_protobuf::{Fields, Malformed, Value};
+
 /// Fields of `DataPacket`.
 const USER: u32 = 2;
 /// Fields of `UserPacket`.
@@ -11,85 +13,10 @@ const OUR_TOPIC: &str = "stampede";
 /// Most fields that a message is read to; ours have a handful, and of a foreign one the first do.
 const FIELDS_MAX: usize = 64;
 
-/// A field's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Value<'a> {
-    /// A number, of whatever width.
-    Number(u64),
-    /// Bytes, a text or a message.
-    Bytes(&'a [u8]),
-}
-
-/// The fields of a message, in their order. It ends with `Err` where it can't be read.
-pub(super) struct Fields<'a> {
-    rest: &'a [u8],
-    left: usize,
-}
-
-/// It is no protobuf message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
-
-impl<'a> Fields<'a> {
-    pub(super) fn of(message: &'a [u8]) -> Self {
-        Self { rest: message, left: FIELDS_MAX }
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0;
-        for place in 0..10 {
-            let (&byte, rest) = self.rest.split_first().ok_or(Malformed)?;
-            self.rest = rest;
-            value |= u64::from(byte & 0x7f) << (7 * place);
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn take(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
-        let count = usize::try_from(count).map_err(|_| Malformed)?;
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn field(&mut self) -> Result<(u32, Value<'a>), Malformed> {
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| Malformed)?;
-        let fixed = |bytes: &[u8]| {
-            bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
-        };
-        let value = match tag & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => Value::Number(fixed(self.take(8)?)),
-            2 => {
-                let count = self.varint()?;
-                Value::Bytes(self.take(count)?)
-            }
-            5 => Value::Number(fixed(self.take(4)?)),
-            _ => return Err(Malformed),
-        };
-        // Field numbers begin with 1.
-        if number == 0 { Err(Malformed) } else { Ok((number, value)) }
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u32, Value<'a>), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() || self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        let field = self.field();
-        if field.is_err() {
-            self.left = 0;
-        }
-        Some(field)
-    }
+/// The fields of a message, number and value, as far as messages are read.
+pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u32, Value<'_>), Malformed>> {
+    let fields = Fields::of(message).take(FIELDS_MAX);
+    fields.map(|field| field.map(|field| (field.number, field.value)))
 }
 
 /// What a message of a data channel is.
@@ -108,9 +35,9 @@ impl Packet {
     /// Reads one.
     pub(crate) fn read(message: &[u8]) -> Result<Read<'_>, Malformed> {
         let mut read = Read::Other;
-        for field in Fields::of(message) {
+        for field in fields(message) {
             if let (USER, Value::Bytes(user)) = field? {
-                for field in Fields::of(user) {
+                for field in fields(user) {
                     if let (PAYLOAD, Value::Bytes(payload)) = field? {
                         read = Read::User(payload);
                     }

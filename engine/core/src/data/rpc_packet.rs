@@ -2,7 +2,9 @@
 //! (livekit_models.proto `RpcRequest` and others, `DataStream`; client-sdk-js src/room/rpc and
 //! src/room/data-stream), read and written field by field.
 
-use super::packet::{Fields, Malformed, Value, put_length, put_varint};
+use stampede_protobuf::{Malformed, Value};
+
+use super::packet::{fields, put_length, put_varint};
 
 /// Fields of `DataPacket`.
 const FROM: u32 = 4;
@@ -102,14 +104,14 @@ impl<'a> RpcReceived<'a> {
     /// Reads a message of the reliable channel.
     pub(crate) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
         let (mut from, mut what) = ("", RpcRead::Other);
-        for field in Fields::of(message) {
+        for field in fields(message) {
             let (number, Value::Bytes(bytes)) = field? else { continue };
             match number {
                 FROM => from = text(bytes)?,
                 REQUEST => what = request(bytes)?,
                 ACK => {
                     let mut call = "";
-                    for field in Fields::of(bytes) {
+                    for field in fields(bytes) {
                         if let (1, Value::Bytes(id)) = field? {
                             call = text(id)?;
                         }
@@ -129,7 +131,7 @@ impl<'a> RpcReceived<'a> {
 
 fn request(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
     let (mut call, mut method, mut payload, mut version) = ("", "", &[][..], 0);
-    for field in Fields::of(message) {
+    for field in fields(message) {
         match field? {
             (1, Value::Bytes(id)) => call = text(id)?,
             (2, Value::Bytes(name)) => method = text(name)?,
@@ -143,13 +145,13 @@ fn request(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
 
 fn response(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
     let (mut call, mut bytes, mut code) = ("", 0, None);
-    for field in Fields::of(message) {
+    for field in fields(message) {
         match field? {
             (1, Value::Bytes(id)) => call = text(id)?,
             (2, Value::Bytes(payload)) => bytes = payload.len(),
             (3, Value::Bytes(error)) => {
                 code = Some(0);
-                for field in Fields::of(error) {
+                for field in fields(error) {
                     if let (1, Value::Number(number)) = field? {
                         code = Some(number);
                     }
@@ -167,13 +169,13 @@ fn response(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
 fn header(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
     let (mut id, mut topic, mut inline, mut is_text, mut compressed) = ("", "", None, false, false);
     let (mut call, mut method, mut version) = ("", "", "");
-    for field in Fields::of(message) {
+    for field in fields(message) {
         match field? {
             (1, Value::Bytes(bytes)) => id = text(bytes)?,
             (3, Value::Bytes(bytes)) => topic = text(bytes)?,
             (8, Value::Bytes(entry)) => {
                 let (mut key, mut value) = ("", "");
-                for field in Fields::of(entry) {
+                for field in fields(entry) {
                     match field? {
                         (1, Value::Bytes(bytes)) => key = text(bytes)?,
                         (2, Value::Bytes(bytes)) => value = text(bytes)?,
@@ -203,7 +205,7 @@ fn header(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
 
 fn chunk(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
     let (mut stream, mut index, mut content) = ("", 0, &[][..]);
-    for field in Fields::of(message) {
+    for field in fields(message) {
         match field? {
             (1, Value::Bytes(id)) => stream = text(id)?,
             (2, Value::Number(number)) => index = number,
@@ -216,7 +218,7 @@ fn chunk(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
 
 fn trailer(message: &[u8]) -> Result<RpcRead<'_>, Malformed> {
     let (mut stream, mut complete) = ("", true);
-    for field in Fields::of(message) {
+    for field in fields(message) {
         match field? {
             (1, Value::Bytes(id)) => stream = text(id)?,
             (2, Value::Bytes(reason)) => complete = reason.is_empty(),

@@ -31,8 +31,8 @@ pub enum OutputKind {
     Junit,
 }
 
-/// Kinds by name.
-const OUTPUT_KINDS: [(&str, OutputKind); 5] = [
+/// All of them, by name.
+pub const OUTPUT_KINDS: [(&str, OutputKind); 5] = [
     ("json", OutputKind::Json),
     ("html", OutputKind::Html),
     ("csv", OutputKind::Csv),
@@ -187,7 +187,7 @@ pub fn take_stdout(out: &[Output]) -> bool {
 ///
 /// # Errors
 /// Why it can't be rendered.
-fn render(report: &Report, kind: OutputKind) -> Result<String, String> {
+pub fn render(report: &Report, kind: OutputKind) -> Result<String, String> {
     match kind {
         OutputKind::Json => {
             let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;

@@ -79,14 +79,16 @@ pub struct Reconciliation {
     pub sent: u64,
     /// RTP packets that reached our peers, padding, duplicates and resent ones included.
     pub arrived: u64,
-    /// `sent - arrived`; below zero if more arrived than the server counted.
+    /// `sent - arrived`, as far as a number of 64 bits goes; below zero if more arrived than the server
+    /// counted.
     pub difference: i64,
 }
 
 impl Reconciliation {
     /// Of these counts.
     pub fn new(sent: u64, arrived: u64) -> Self {
-        let difference = i64::try_from(i128::from(sent) - i128::from(arrived)).unwrap_or(i64::MAX);
+        let difference = i128::from(sent) - i128::from(arrived);
+        let difference = difference.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         Self { sent, arrived, difference }
     }
 
@@ -137,5 +139,7 @@ mod tests {
         let more = Reconciliation::new(1_000, 1_010);
         assert_eq!((more.difference, more.share()), (-10, Some(0.01)));
         assert_eq!(Reconciliation::new(0, 5).share(), None);
+        assert_eq!(Reconciliation::new(u64::MAX, 0).difference, i64::MAX);
+        assert_eq!(Reconciliation::new(0, u64::MAX).difference, i64::MIN);
     }
 }

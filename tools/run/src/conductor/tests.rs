@@ -471,6 +471,7 @@ impl Rig {
             seed: 1,
             own: Arc::clone(&participants.own),
             obey_dynacast: false,
+            message_bytes_max: scenario.message_bytes_max(),
             updates: scenario.has_updates(),
         };
         let (commands, told) = mpsc::unbounded_channel();

@@ -747,7 +747,7 @@ fn options(data: &RunData) -> Options {
 fn server_metrics(data: &RunData) -> Option<ServerMetrics> {
     let mut metrics = data.server_metrics.clone()?;
     if let (Some(sent), Some(engine)) = (metrics.packets_out, &data.engine) {
-        let sent = sent + metrics.packets_resent.unwrap_or(0);
+        let sent = sent.saturating_add(metrics.packets_resent.unwrap_or(0));
         let arrived = engine.workers.iter().map(|worker| worker.rtp_arrived).sum();
         metrics.reconciliation = Some(Reconciliation::new(sent, arrived));
     }

@@ -5,6 +5,10 @@ use std::time::Instant;
 use super::parse::{Sample, samples};
 use stampede_report::types::{ServerMetrics, ServerSecond};
 
+/// Largest value taken of a server; of what is larger, no count is whole any more, and none that a
+/// server can have reached. It is passed over as if it were not exposed, and so is one below zero.
+const VALUE_MAX: f64 = (1_u64 << 53) as f64;
+
 /// Figures of one scrape, or of several servers together. `None`: the server does not expose it.
 ///
 /// Names as of livekit-server 1.13 (`pkg/telemetry/prometheus/packets.go`, `rooms.go`) and Go's
@@ -38,7 +42,7 @@ impl Figures {
     /// Reads an exposition.
     pub(super) fn read(text: &str) -> Self {
         let mut figures = Self::default();
-        for sample in samples(text).filter(|sample| sample.value.is_finite()) {
+        for sample in samples(text).filter(|sample| (0.0..=VALUE_MAX).contains(&sample.value)) {
             if let Some(place) = figures.place(&sample) {
                 add(place, Some(sample.value));
             }
@@ -177,6 +181,17 @@ go_goroutines NaN
         let mut both = figures;
         both.merge(&figures);
         assert_eq!((both.packets_out, both.plis), (Some(200.0), None));
+    }
+
+    #[test]
+    fn what_no_server_can_have_counted_is_not_taken() {
+        let figures = Figures::read(
+            "livekit_packet_total{direction=\"incoming\"} 1e300\n\
+             livekit_room_total -3\nlivekit_participant_total 9007199254740992\n\
+             process_resident_memory_bytes +Inf\n",
+        );
+        let most = Figures { participants: Some(VALUE_MAX), ..Figures::default() };
+        assert_eq!(figures, most);
     }
 
     #[test]

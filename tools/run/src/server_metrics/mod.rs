@@ -197,7 +197,8 @@ impl Scraper {
                 // A sum without one of the servers would be a wrong one.
                 _ => complete = false,
             }
-            let most = |sum: Option<u64>, value: Option<f64>| Some(sum? + value? as u64);
+            let most =
+                |sum: Option<u64>, value: Option<f64>| Some(sum?.saturating_add(value? as u64));
             participants_max = most(participants_max, state.participants_max);
             rss_bytes_max = most(rss_bytes_max, state.rss_bytes_max);
         }

@@ -186,7 +186,7 @@ impl Hub {
     }
 
     /// How many there are: participants, rooms, known peers and websockets, and whom workers carry.
-    #[cfg(feature = "bench")]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn census(&self) -> [usize; 5] {
         let participants = self.rooms.values().map(|room| room.participants.len()).sum();
         let load = self.load.iter().sum();

@@ -480,6 +480,67 @@ mod tests {
         }
     }
 
+    /// Files made of the template, and of all tables, are refused at a place or make a scenario that
+    /// makes sense, whatever they say.
+    #[test]
+    fn no_file_makes_it_panic() {
+        const WORDS: &[&[u8]] = &[
+            b"\n[[cohort]]\n",
+            b"\n[[room]]\n",
+            b"\n[[stage]]\n",
+            b"\n[[fault]]\n",
+            b" = ",
+            b"\"",
+            b"[",
+            b"{ ",
+            b"subscribers = ",
+            b"4000000000",
+            b"-1",
+            b"0",
+            b"1e308",
+            b"true",
+            b"\"100%\"",
+            b"\"0s\"",
+            b"count = 1\n",
+            b"impair = \"loss=1%\"\n",
+            b"\nrooms = ",
+            b"data_publishers = 2\n",
+            b"name = \"\"\n",
+            b"\nparticipants = ",
+            b"\nno_media = true\n",
+            b"layout = \"3x3\"\n",
+        ];
+        let template = super::super::init::TEMPLATE;
+        // What stands behind # is what else there is.
+        let open: Vec<&str> = template
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .collect();
+        let tables = "url = \"ws://h\"\napi_key = \"k\"\napi_secret = \"s\"\nsubscribers = 20\n\
+            fault = \"signal_drop,at=5s\"\n[[cohort]]\nname = \"m\"\nshare = \"30%\"\n\
+            data_publishers = 1\nmetadata_updates_per_second = 0.5\n[[cohort]]\nname = \"t\"\ncount = 1\n\
+            impair = { loss = \"2%\", burst = 3 }\n[[room]]\nname = \"hall\"\nsubscribers = 9\n[[room]]\n";
+        let seeds = [template.into(), open.join("\n").into_bytes(), tables.into()];
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("scenario.toml");
+        let arguments = ["stampede".into(), "run".into(), "--scenario".into(), file.clone().into()];
+        let mut scenarios = 0;
+        stampede_testing::mutate::series(&seeds, 600, 17, WORDS, |text| {
+            fs::write(&file, text).unwrap();
+            let parsed = super::super::parse(arguments.clone());
+            let Ok(super::super::Parsed::Command(super::super::Command::Run(flags))) = parsed
+            else {
+                return;
+            };
+            let Ok(draft) = flags.draft() else { return };
+            let Ok(scenario) = stampede_scenario::Scenario::new(draft) else { return };
+            assert!(scenario.participants_peak() <= scenario.participants_total());
+            assert!(scenario.participants_total() > 0);
+            scenarios += 1;
+        });
+        assert!(scenarios > 10, "{scenarios} of 600 files are scenarios");
+    }
+
     #[test]
     fn values_become_words_of_their_flags() {
         let mut words = words_of(

@@ -437,6 +437,17 @@ pub(crate) struct NetworkFlags {
     /// HTTP_PROXY or ALL_PROXY, but never for loopback]. NO_PROXY is obeyed. Media does not use it.
     #[arg(long, value_name = "URL", help_heading = "Server")]
     pub proxy: Option<Secret>,
+    /// Longest signalling message taken of the server, 64KiB to 64MiB; a longer one ends the session. A
+    /// room is announced in one message, of 70 bytes for who only receives to 500 for who publishes, and
+    /// their metadata: raise it where others fill the room with thousands. LiveKit's SDKs take more
+    /// [default: 2MiB, or what the run's own largest room may need].
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = values::message_bytes,
+        help_heading = "Server"
+    )]
+    pub message_size_max: Option<usize>,
 }
 
 /// Flags of the shape of a run.
@@ -577,6 +588,7 @@ impl RunFlags {
             server_metrics: self.server_metrics,
             ca: network.ca,
             proxy: network.proxy,
+            message_bytes_max: network.message_size_max,
             stages: shape.stage,
             audience: shape.audience.draft(),
             room_sizes,

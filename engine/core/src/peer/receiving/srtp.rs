@@ -221,12 +221,12 @@ impl SrtpReceiver {
         };
         let inbound = &mut self.inbound[slot];
         let index = extend_index(header.sequence, inbound.highest);
-        let refused = match route.via {
-            Via::Primary => context.streams.refuse_known(route, header.sequence),
-            Via::Rtx => inbound.is_replay(index) && context.streams.refuse_rtx(route),
+        let known = match route.via {
+            Via::Primary => context.streams.is_known(route, header.sequence),
+            Via::Rtx => inbound.is_replay(index),
         };
-        if refused {
-            return;
+        if known {
+            return self.refuse_known(datagram, header, index, route, context);
         }
         if inbound.format.is_none_or(|format| format.wire != header.payload_type) {
             inbound.format = context.agreed.formats.get(header.payload_type);
@@ -270,6 +270,29 @@ impl SrtpReceiver {
         if context.streams.accept_and_follow(route, accepted, at, context.outbox) {
             self.control.nacks_at = Some(at.instant);
             self.next_due = self.next_due.min(at.instant);
+        }
+    }
+
+    /// A packet that came before, or is too far behind to be told from a replay (RFC 3711 §3.3.2). It is
+    /// opened all the same: anybody could send one that is not authentic, and it is not to be counted
+    /// among the stream's.
+    #[cold]
+    fn refuse_known(
+        &mut self,
+        datagram: &[u8],
+        header: &RtpHeader,
+        index: u64,
+        route: Route,
+        context: &mut PacketContext<'_>,
+    ) {
+        let bytes = header.header_bytes;
+        if self.opener.open(datagram, bytes, header.ssrc, index, context.opened).is_none() {
+            context.transport.rejected += 1;
+            return;
+        }
+        match route.via {
+            Via::Primary => context.streams.refuse_known(route, header.sequence),
+            Via::Rtx => context.streams.refuse_rtx(route),
         }
     }
 

@@ -416,24 +416,27 @@ impl Streams {
         stream.map_or(Placement::Stale, |stream| stream.ledger.placement(sequence))
     }
 
-    /// Counts a packet of the primary SSRC that needs no opening: a duplicate, or one too far
-    /// behind to be told from a replay (RFC 3711 §3.3.2). False for all others.
-    pub(super) fn refuse_known(&mut self, route: Route, sequence: u16) -> bool {
-        let Some(stream) = self.streams.get_mut(route.index()) else { return true };
+    /// A packet of the primary SSRC with this number would bring nothing: it came already, or is too far
+    /// behind to know.
+    pub(super) fn is_known(&self, route: Route, sequence: u16) -> bool {
+        matches!(self.placement(route, sequence), Placement::Duplicate | Placement::Stale)
+    }
+
+    /// Counts an authentic packet of the primary SSRC that [is known](Self::is_known).
+    pub(super) fn refuse_known(&mut self, route: Route, sequence: u16) {
+        let Some(stream) = self.streams.get_mut(route.index()) else { return };
         match stream.ledger.placement(sequence) {
             Placement::Duplicate => stream.ledger.sequences.duplicate(),
             Placement::Stale => stream.ledger.sequences.stale(),
-            _ => return false,
+            _ => {}
         }
-        true
     }
 
-    /// Counts an RTX packet that brought nothing; true.
-    pub(super) fn refuse_rtx(&mut self, route: Route) -> bool {
+    /// Counts an RTX packet that brought nothing.
+    pub(super) fn refuse_rtx(&mut self, route: Route) {
         if let Some(stream) = self.streams.get_mut(route.index()) {
             stream.ledger.sequences.rtx_redundant();
         }
-        true
     }
 
     /// Hands a NACK of each stream that is due to `send`, with the stream's SSRC; returns when the next

@@ -1,0 +1,3 @@
+#![no_main]
+
+stampede_fuzz::target!("files");
