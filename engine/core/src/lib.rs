@@ -39,6 +39,7 @@ mod capture;
 mod counters;
 pub mod crypto;
 pub mod data;
+pub mod dtls;
 mod feedback;
 mod options;
 pub mod peer;

@@ -53,6 +53,7 @@ use rpc::Rpc;
 use way::Nominated;
 use wire::RtpHeader;
 
+use crate::dtls::has_plain_data;
 use crate::srtp::KeySlot;
 use crate::watch::StreamCover;
 use crate::{
@@ -332,6 +333,10 @@ impl Peer {
             self.transport.malformed += 1;
             return;
         };
+        if has_plain_data(payload) {
+            self.transport.malformed += 1;
+            return;
+        }
         if is_stun(payload) {
             self.candidates.heard(self.outbox.via, source, payload);
             self.nominated.may_change(self.now);
