@@ -345,9 +345,14 @@ impl Peer {
         }
         if let Some(publishing) = &mut self.publishing
             && is_rtcp(payload)
-            && publishing.hears(payload, &mut self.outbox)
         {
-            return;
+            if publishing.hears(payload, &mut self.outbox) {
+                return;
+            }
+            if !publishing.is_for_str0m(payload) {
+                self.transport.malformed += 1;
+                return;
+            }
         }
         if let Err(error) = self.rtc.handle_input(Input::Receive(self.now, receive)) {
             self.failed(&error);
