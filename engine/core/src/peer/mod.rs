@@ -51,7 +51,7 @@ use relays::Relays;
 pub use relays::{NEXT_TURN_AFTER, TURN_SERVERS_MAX};
 use rpc::Rpc;
 use way::Nominated;
-use wire::RtpHeader;
+pub use wire::RtpHeader;
 
 use crate::dtls::has_plain_data;
 use crate::srtp::KeySlot;
