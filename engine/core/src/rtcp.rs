@@ -337,7 +337,7 @@ mod tests {
             assert!(!are_arrivals_sound(&arrivals(1, &[run, 0x4001], &[0, 4])), "{run:x}");
             assert!(!are_arrivals_sound(&arrivals(3, &[0x2002, run], &[1, 2])), "{run:x}");
         }
-        assert!(!are_arrivals_sound(&arrivals(40, &[0x2001], &[1])), "cut off");
+        assert!(!are_arrivals_sound(&arrivals(4_000, &[0x2001], &[1])), "cut off");
         assert!(!are_arrivals_sound(&arrivals(1, &[], &[])[..14]), "cut off");
         let mut other = arrivals(1, &[0x2000], &[]);
         other[0] = 0x80 | NACK;
