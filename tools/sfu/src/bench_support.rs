@@ -13,7 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
-use stampede_core::crypto::provider;
+use stampede_core::crypto::{provider, with_key_slot};
+use stampede_core::srtp::KeySlot;
 use stampede_impair::{Class, Cohorts};
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, Received, SocketId, UdpStats, Wait, Waker,
@@ -190,6 +191,9 @@ impl Backend for Memory {
 /// A subscriber's side.
 struct Client {
     rtc: Rtc,
+    /// Of its SRTP, once it is connected.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests alone write RTCP of their own"))]
+    keys: KeySlot,
     address: SocketAddr,
     connected: bool,
     /// Packets that are still to be lost on the way to it.
@@ -200,6 +204,8 @@ struct Client {
     reports: Vec<SenderFeedback>,
     /// Of the packets that it got.
     ssrc: Ssrc,
+    /// Of the last of them.
+    last_sequence: u16,
     /// What it was offered.
     offer: String,
 }
@@ -215,6 +221,7 @@ impl Client {
                 Output::Event(RtcEvent::RtpPacket(packet)) => {
                     self.packets += 1;
                     self.ssrc = packet.header.ssrc;
+                    self.last_sequence = *packet.seq_no as u16;
                 }
                 Output::Event(RtcEvent::SenderFeedback(report)) => self.reports.push(report),
                 Output::Event(_) => {}
@@ -359,24 +366,26 @@ impl FanOut {
 
     /// The next client answers the offer that it got.
     fn answer(&mut self, index: u16, id: u32, offer: String) -> Command {
-        let mut rtc = Rtc::builder()
+        let config = Rtc::builder()
             .set_crypto_provider(self.crypto.clone())
             .set_rtp_mode(true)
             .set_rtcp_report_interval_video(ESTIMATE_INTERVAL)
-            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime)
-            .build(self.now);
+            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime);
+        let (mut rtc, keys) = with_key_slot(|| config.build(self.now));
         let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + index));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap()).unwrap();
         let parsed = SdpOffer::from_sdp_string(&offer).unwrap();
         let sdp = rtc.sdp_api().accept_offer(parsed).unwrap().to_sdp_string();
         self.clients.push(Client {
             rtc,
+            keys,
             address,
             connected: false,
             losses: 0,
             packets: 0,
             reports: Vec::new(),
             ssrc: Ssrc::from(0),
+            last_sequence: 0,
             offer,
         });
         Command::Answer { peer: key(index), id, sdp }
