@@ -163,6 +163,7 @@ struct Row {
 const CRATES: &[Row] = &[
     Row { name: "stampede-units", uses: &[], never: &["tokio", "str0m", "serde"], system: false },
     Row { name: "stampede-counters", uses: &[], never: &["tokio", "str0m"], system: false },
+    Row { name: "stampede-protobuf", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-sdp", uses: &[], never: &["tokio", "str0m"], system: false },
     // For tests and benches: no row lists it, so none may use it otherwise.
     Row { name: "stampede-testing", uses: &[], never: &["tokio", "str0m"], system: false },
@@ -215,6 +216,7 @@ const CRATES: &[Row] = &[
             "stampede-counters",
             "stampede-impair",
             "stampede-media",
+            "stampede-protobuf",
             "stampede-sdp",
             "stampede-udp",
         ],
