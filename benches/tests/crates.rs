@@ -216,6 +216,7 @@ const CRATES: &[Row] = &[
             "stampede-counters",
             "stampede-impair",
             "stampede-media",
+            "stampede-protobuf",
             "stampede-sdp",
             "stampede-udp",
         ],

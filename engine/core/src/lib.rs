@@ -39,6 +39,7 @@ mod capture;
 mod counters;
 pub mod crypto;
 pub mod data;
+pub mod dtls;
 mod feedback;
 mod options;
 pub mod peer;
@@ -63,7 +64,7 @@ pub use options::{
 pub use peer::{
     AddressRequest, BackupTrack, Callee, ChangeNetworkError, CreatePeerError, Heard, LocalId,
     MediaFailure, NegotiateError, NoCandidatePair, Peer, PeerEvent, PeerRole, PeerSink, PeerUpdate,
-    Receives, RecordedFrame, RecordedStream, RemoteCandidate, Scratch,
+    Receives, RecordedFrame, RecordedStream, RemoteCandidate, RtpHeader, Scratch,
 };
 pub use publish::{AudioOptions, PublishLayer, PublishTrack, SpeakingTurns, TrackError};
 pub use stampede_counters::{

@@ -19,6 +19,11 @@ pub const TRANSPORT_FEEDBACK: u8 = 205;
 pub const PAYLOAD_FEEDBACK: u8 = 206;
 /// Feedback of the transport: packets are missing (RFC 4585 §6.2.1).
 pub const NACK: u8 = 1;
+/// Feedback of the transport: when packets arrived
+/// (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
+pub const ARRIVALS: u8 = 15;
+/// Bytes of it before its chunks, which say what became of packets.
+const ARRIVALS_HEAD_BYTES: usize = 20;
 /// Feedback about a payload: a keyframe is needed (RFC 4585 §6.3.1).
 pub const PLI: u8 = 1;
 /// Feedback about payloads: keyframes are needed (RFC 5104 §4.3.1).
@@ -180,6 +185,34 @@ pub fn packets(mut compound: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a packet is no report of arrivals, or one whose chunks say what became of as many packets as it
+/// is of, each of at least one (§3.1.3). At a run of none str0m 0.25 (`rtp/rtcp/twcc.rs`, `TwccIter`) takes
+/// what is told of one packet for what is told of others, and panics.
+#[must_use]
+pub fn are_arrivals_sound(packet: &[u8]) -> bool {
+    if packet.len() < 4 || packet[1] != TRANSPORT_FEEDBACK || packet[0] & 0x1f != ARRIVALS {
+        return true;
+    }
+    let Some(count) = packet.get(14..16) else { return false };
+    let mut left = usize::from(u16::from_be_bytes([count[0], count[1]]));
+    let mut chunks = packet.get(ARRIVALS_HEAD_BYTES..).unwrap_or_default();
+    while left > 0 {
+        let Some((chunk, rest)) = chunks.split_first_chunk() else { return false };
+        let chunk = u16::from_be_bytes(*chunk);
+        let packets = match chunk >> 14 {
+            0 | 1 => usize::from(chunk & 0x1fff),
+            2 => 14,
+            _ => 7,
+        };
+        if packets == 0 {
+            return false;
+        }
+        left = left.saturating_sub(packets);
+        chunks = rest;
+    }
+    true
+}
+
 /// The sequence numbers that an entry of a NACK names: its own, and of the 16 behind that those whose
 /// bits are set (RFC 4585 §6.2.1).
 pub fn missing(first: u16, following: u16) -> impl Iterator<Item = u16> {
@@ -276,6 +309,39 @@ mod tests {
         // More padding than there is packet.
         compound.last_mut().into_iter().for_each(|count| *count = 255);
         assert_eq!(lengths(&compound), [plain, 4]);
+    }
+
+    /// A report of arrivals of so many packets, with these chunks and ticks.
+    fn arrivals(count: u16, chunks: &[u16], ticks: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x80 | ARRIVALS, TRANSPORT_FEEDBACK, 0, 0];
+        packet.extend([0; 8]);
+        packet.extend([0, 1]);
+        packet.extend(count.to_be_bytes());
+        packet.extend([0, 0, 9, 0]);
+        packet.extend(chunks.iter().flat_map(|chunk| chunk.to_be_bytes()));
+        packet.extend(ticks);
+        packet.resize(packet.len().next_multiple_of(4), 0);
+        packet[3] = (packet.len() / 4 - 1) as u8;
+        packet
+    }
+
+    #[test]
+    fn a_report_of_arrivals_with_a_run_of_none_is_not_sound() {
+        // A run of two small deltas, and seven packets of which one has a large one.
+        assert!(are_arrivals_sound(&arrivals(9, &[0x2002, 0xd000], &[1, 2, 0, 4])));
+        assert!(are_arrivals_sound(&arrivals(14, &[0xa000], &[1])));
+        assert!(are_arrivals_sound(&arrivals(0, &[], &[])));
+        // Behind the last packet there may be anything.
+        assert!(are_arrivals_sound(&arrivals(1, &[0x2001, 0x2000], &[1])));
+        for run in [0x0000, 0x2000, 0x4000, 0x6000] {
+            assert!(!are_arrivals_sound(&arrivals(1, &[run, 0x4001], &[0, 4])), "{run:x}");
+            assert!(!are_arrivals_sound(&arrivals(3, &[0x2002, run], &[1, 2])), "{run:x}");
+        }
+        assert!(!are_arrivals_sound(&arrivals(4_000, &[0x2001], &[1])), "cut off");
+        assert!(!are_arrivals_sound(&arrivals(1, &[], &[])[..14]), "cut off");
+        let mut other = arrivals(1, &[0x2000], &[]);
+        other[0] = 0x80 | NACK;
+        assert!(are_arrivals_sound(&other), "another message");
     }
 
     #[test]

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::*;
+use stampede_core::crypto::{provider, with_key_slot};
+use stampede_core::srtp::KeySlot;
 use stampede_core::{
     AudioOptions, MediaKind, Peer, PeerEvent, PeerOptions, PublishLayer, PublishTrack, Sample,
-    Slots,
+    Scratch, Slots,
 };
 use str0m::change::SdpOffer;
 use str0m::rtp::Extension;
+use str0m::rtp::rtcp::Twcc;
 use str0m::{Event, Rtc};
 
 /// With 25 frames a second and 156 bytes a packet 125, 437 and 1,560 kbit/s.
@@ -29,6 +32,11 @@ const QUEUE_MAX: Duration = Duration::from_millis(300);
 const LIMITED: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(40)];
 
 fn publisher(adapt: bool, feedback: bool) -> Sim {
+    publisher_with_keys(adapt, feedback).0
+}
+
+/// With the keys of the server's SRTP, too.
+fn publisher_with_keys(adapt: bool, feedback: bool) -> (Sim, KeySlot) {
     let start = Instant::now();
     let layer = |(rid, packets): (&'static str, usize)| PublishLayer {
         rid: Some(rid),
@@ -47,7 +55,8 @@ fn publisher(adapt: bool, feedback: bool) -> Sim {
         config = config.clear_extension_map().set_extension(4, Extension::RtpMid);
         config = config.set_extension(10, Extension::RtpStreamId);
     }
-    let server = Server::new(start, config);
+    let config = config.set_crypto_provider(Arc::new(provider()));
+    let (server, keys) = with_key_slot(|| Server::new(start, config));
     let options = PeerOptions { adapt, ..options() };
     let peer = Peer::publisher(start, peer_addr(), &options, vec![track]).unwrap();
     let mut sim = Sim::new(start, peer, server);
@@ -70,7 +79,7 @@ fn publisher(adapt: bool, feedback: bool) -> Sim {
         Fate::Deliver(waits + takes)
     });
     sim.run_until_event(Duration::from_secs(5), |event| *event == PeerEvent::Connected);
-    sim
+    (sim, keys)
 }
 
 /// How many layers came in the next second, and packets of all together.
@@ -135,6 +144,36 @@ fn who_does_not_obey_sends_all_the_same() {
     let publish = sim.peer.counters().publish;
     assert_eq!((publish.layer_drops, publish.frames_withheld), (0, 0));
     assert!(sim.sink.samples.iter().all(|s| !matches!(s, Sample::UplinkEstimate { .. })));
+}
+
+#[test]
+fn a_report_of_arrivals_that_str0m_panics_at_is_none() {
+    let (mut sim, keys) = publisher_with_keys(true, true);
+    sim.run(Duration::from_secs(2));
+    let numbers = sim.server.events.iter().filter_map(|event| match event {
+        Event::RtpPacket(packet) => packet.header.ext_vals.transport_cc,
+        _ => None,
+    });
+    let number = numbers.last().unwrap();
+    // Of one packet: a run of no small deltas, and one of a large one.
+    let mut report = vec![0x8f, 205, 0, 6, 0, 0, 0, 9, 0, 0, 0, 9];
+    report.extend(number.to_be_bytes());
+    report.extend([0, 1, 0, 0, 9, 0, 0x20, 0, 0x40, 1, 0, 4, 0, 0]);
+    let read = Twcc::try_from(&report[4..]).unwrap().into_iter(sim.start, u64::from(number).into());
+    assert!(std::panic::catch_unwind(|| read.count()).is_err(), "str0m has learnt to read it");
+    // Behind another packet, too.
+    let compound = [&[0x80, 201, 0, 1, 0, 0, 0, 9], &report[..]].concat();
+    let mut sealer = keys.get().unwrap().srtcp_sealer().unwrap();
+    let before = sim.peer.counters().transport.malformed;
+    for hostile in [report, compound] {
+        let datagram = sealer.seal(&hostile).unwrap();
+        let at = sim.arrival();
+        sim.peer.handle_datagram(at, server_addr(), &datagram, &mut Scratch::default());
+    }
+    assert_eq!(sim.peer.counters().transport.malformed, before + 2);
+    sim.run(Duration::from_secs(4));
+    let came = arriving(&mut sim);
+    assert!(is_everything(came), "{came:?}");
 }
 
 #[test]

@@ -77,6 +77,24 @@ fn malformed_datagrams_never_panic() {
     sim.peer.final_report(sim.now);
 }
 
+/// dimpl would hand it out as if the server had encrypted it.
+#[test]
+fn dtls_data_in_clear_is_malformed() {
+    let mut sim = connected();
+    let mut record = vec![23, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 28];
+    record.extend([0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 4]);
+    record.resize(13 + 28, 0);
+    let before = sim.peer.counters().transport.malformed;
+    for number in 1..=200 {
+        record[10] = number;
+        let at = Arrival { instant: sim.now, unix_ns: UNIX_BASE_NS };
+        sim.peer.handle_datagram(at, server_addr(), &record, &mut Scratch::default());
+    }
+    assert_eq!(sim.peer.counters().transport.malformed, before + 200);
+    sim.run(Duration::from_secs(1));
+    assert!(sim.peer.is_alive());
+}
+
 #[test]
 fn media_before_an_offer_or_a_connection_is_counted() {
     let now = Instant::now();

@@ -18,6 +18,9 @@ counters! {
         dropped_between: u64 = Packets, Neither;
         /// Retransmissions dropped by injection.
         retransmits_dropped: u64 = Packets, Neither;
+        /// Packets that were asked for again and not sent again, because they had just been, or three
+        /// times already.
+        resends_refused: u64 = Packets, Neither;
         /// Packets sent later than they could have been, on purpose; retransmissions included.
         delayed: u64 = Packets, Neither;
         /// Packets held back until later ones overtook them; retransmissions included.
@@ -79,6 +82,15 @@ counters! {
         joins_refused: u64 = Times, Lower;
         /// Signalling connections closed because the client read too slowly (queue of 200 full).
         signalling_overflows: u64 = Times, Lower;
+        /// Signalling messages that were not carried out because they can't be read, or hold more than
+        /// anybody has use for.
+        requests_refused: u64 = Messages, Lower;
+        /// Messages of data channels that were not passed on: they can't be read, name too many
+        /// receivers, are of no data track of their sender's, or it may not send any.
+        messages_refused: u64 = Messages, Lower;
+        /// Messages of data channels for participants without a connection to get them by, once for each
+        /// of them.
+        messages_undeliverable: u64 = Messages, Lower;
         /// New signalling connections that took over a participant.
         resumes: u64 = Times, Neither;
         /// Those that were told to join anew, because there was no such participant.
@@ -108,6 +120,13 @@ counters! {
         datagrams_out: u64 = Packets, Neither;
         /// Received datagrams that belong to no peer.
         datagrams_unknown: u64 = Packets, Neither;
+        /// Connectivity checks that count for nothing for the address they came from, datagrams that were
+        /// not sent for theirs, and media that is not of who lives where it came from: an address belongs
+        /// to the peer that lives there, and a peer has a few in all.
+        addresses_refused: u64 = Packets, Neither;
+        /// Datagrams that no peer could make anything of although they came from its address: broken
+        /// DTLS, or feedback that can't be read.
+        datagrams_malformed: u64 = Packets, Neither;
         /// Datagrams the kernel refused.
         send_errors: u64 = Packets, Lower;
         /// Datagrams for clients over TCP whose connection was gone, which is no loss of the SFU's. Of
@@ -127,9 +146,14 @@ counters! {
         messages_received: u64 = Messages, Neither;
         /// Messages handed to data channels, once for each client that was to get them.
         messages_sent: u64 = Messages, Neither;
-        /// Messages that a client did not get because its data channel was not open or its buffer was
-        /// full.
+        /// Messages that a client did not get because its data channel was not open, its buffer was full
+        /// or it was gone.
         messages_unsent: u64 = Messages, Lower;
+        /// Those of `messages_unsent` that were to come by the reliable channel, whose sender was promised
+        /// that they would.
+        messages_unsent_reliable: u64 = Messages, Lower;
+        /// Messages of data channels beyond the 16 that a client may open.
+        messages_ignored: u64 = Messages, Lower;
         /// Messages dropped on purpose on their way to a client.
         messages_withheld: u64 = Messages, Neither;
         /// Messages of clients' data channels dropped because too many waited for the signalling

@@ -213,6 +213,8 @@ struct Client {
     reports: Vec<SenderFeedback>,
     /// Of the packets that it got.
     ssrc: Ssrc,
+    /// Of the last of them.
+    last_sequence: u16,
     /// What it was offered.
     offer: String,
     /// Its SRTP keys, once there are any.
@@ -240,6 +242,7 @@ impl Client {
                 Output::Event(RtcEvent::RtpPacket(packet)) => {
                     self.packets += 1;
                     self.ssrc = packet.header.ssrc;
+                    self.last_sequence = *packet.seq_no as u16;
                 }
                 Output::Event(RtcEvent::SenderFeedback(report)) => self.reports.push(report),
                 Output::Event(_) => {}
@@ -396,14 +399,15 @@ impl FanOut {
         let sdp = rtc.sdp_api().accept_offer(parsed).unwrap().to_sdp_string();
         self.clients.push(Client {
             rtc,
+            keys,
             address,
             connected: false,
             losses: 0,
             packets: 0,
             reports: Vec::new(),
             ssrc: Ssrc::from(0),
+            last_sequence: 0,
             offer,
-            keys,
             said: VecDeque::new(),
         });
         Command::Answer { peer: key(index), id, sdp }

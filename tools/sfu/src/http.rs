@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::auth::{AuthError, may_join};
 use crate::hub::{Client, Connections, JoinRequest};
 use crate::join_request::{self, JoinRequestError};
+use crate::limits;
 use crate::state::ServerState;
 use crate::twirp;
 use crate::ws::{self, Entry};
@@ -108,13 +109,15 @@ enum JoinError {
     NotAllowed(#[from] AuthError),
     #[error(transparent)]
     Unreadable(#[from] JoinRequestError),
+    #[error(transparent)]
+    TooLong(#[from] limits::TooLong),
 }
 
 impl JoinError {
     fn status(&self) -> StatusCode {
         match self {
             Self::NotAllowed(error) => error.status(),
-            Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::Unreadable(_) | Self::TooLong(_) => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -129,9 +132,10 @@ fn join_claims(
     state: &ServerState,
     headers: &HeaderMap,
     query_token: Option<&String>,
-) -> Result<Claims, AuthError> {
+) -> Result<Claims, JoinError> {
     let claims = state.auth().claims(headers, query_token.map(String::as_str))?;
     may_join(&claims)?;
+    limits::check_claims(&claims)?;
     Ok(claims)
 }
 
@@ -176,6 +180,7 @@ impl Entering for JoinQueryV1 {
             claims.metadata = request.metadata;
         }
         claims.attributes.extend(request.participant_attributes);
+        limits::check_claims(&claims)?;
         let settings = request.connection_settings.unwrap_or_default();
         let client = request.client_info.unwrap_or_default();
         let sdk = client.sdk().as_str_name().to_owned();
@@ -230,6 +235,7 @@ async fn join<Q: Entering>(
     }
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
         .read_buffer_size(SOCKET_BUFFER_BYTES)
         .write_buffer_size(0)
         .on_upgrade(move |socket| ws::run(socket, state, entry))

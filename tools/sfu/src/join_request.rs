@@ -11,6 +11,8 @@ use livekit_protocol as proto;
 use prost::{DecodeError, Message};
 use proto::wrapped_join_request::Compression;
 
+use crate::bounded::{self, BoundedError};
+
 /// Longest request when it is unpacked (LiveKit `pkg/service/rtcservice.go`, 1 MiB).
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
@@ -29,9 +31,12 @@ pub(crate) enum JoinRequestError {
     /// It is no base64.
     #[error("join_request is no URL-safe base64: {0}")]
     Base64(#[from] base64::DecodeError),
-    /// The wrapper or what it holds is no such message.
-    #[error("join_request holds no WrappedJoinRequest of a JoinRequest: {0}")]
+    /// The wrapper is no such message.
+    #[error("join_request holds no WrappedJoinRequest: {0}")]
     Message(#[from] DecodeError),
+    /// What it holds is no request, or more than anybody has use for.
+    #[error("join_request is not taken: {0}")]
+    Request(#[from] BoundedError),
     /// It is packed in an unknown way.
     #[error("join_request is packed by compression {0}, which is unknown; use NONE or GZIP")]
     Compression(i32),
@@ -65,7 +70,7 @@ pub(crate) fn unpack(parameter: Option<&str>) -> Result<proto::JoinRequest, Join
     if request.len() > REQUEST_BYTES_MAX {
         return Err(JoinRequestError::TooLong);
     }
-    Ok(proto::JoinRequest::decode(&request[..])?)
+    Ok(bounded::join(&request)?)
 }
 
 #[cfg(test)]
@@ -108,7 +113,12 @@ mod tests {
         assert!(matches!(unpack(Some("+++")), Err(Error::Base64(_))));
         assert!(matches!(unpack(Some(&wrap(7, vec![]))), Err(Error::Compression(7))));
         assert!(matches!(unpack(Some(&wrap(1, vec![1, 2]))), Err(Error::Gzip(_))));
-        assert!(matches!(unpack(Some(&wrap(0, vec![0xff]))), Err(Error::Message(_))));
+        let unreadable = unpack(Some(&wrap(0, vec![0xff])));
+        assert!(matches!(unreadable, Err(Error::Request(BoundedError::Unreadable(_)))));
+        let tracks = vec![proto::AddTrackRequest::default(); bounded::TRACKS_MAX + 1];
+        let many = proto::JoinRequest { add_track_requests: tracks, ..Default::default() };
+        let refused = unpack(Some(&wrap(1, gzip(&many.encode_to_vec())))).unwrap_err();
+        assert!(matches!(refused, Error::Request(BoundedError::Refused(_))), "{refused}");
         let long = proto::JoinRequest {
             metadata: "x".repeat(REQUEST_BYTES_MAX),
             ..proto::JoinRequest::default()

@@ -30,11 +30,13 @@ mod auth;
 #[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench_support;
+mod bounded;
 mod faults;
 mod http;
 mod hub;
 mod join_request;
 mod ledger;
+mod limits;
 mod media;
 mod options;
 mod report;

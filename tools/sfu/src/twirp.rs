@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::hub::MoveError;
+use crate::limits;
 use crate::state::ServerState;
 
 /// A Twirp error code with its HTTP status.
@@ -94,7 +95,16 @@ fn answer(
                 let message = "the room's name is empty".to_owned();
                 return Err(TwirpError(Code::InvalidArgument, message));
             }
-            encode(encoding, &state.hub().create_room(&request))
+            let too_long =
+                |error: limits::TooLong| TwirpError(Code::InvalidArgument, error.to_string());
+            let (name, metadata) = (request.name.len(), request.metadata.len());
+            limits::check("a room name", name, limits::ROOM_NAME_BYTES_MAX).map_err(too_long)?;
+            limits::check("metadata", metadata, limits::METADATA_BYTES_MAX).map_err(too_long)?;
+            let room = state.hub().create_room(&request).ok_or_else(|| {
+                let message = format!("there are {} rooms, which is most", limits::ROOMS_MAX);
+                TwirpError(Code::ResourceExhausted, message)
+            })?;
+            encode(encoding, &room)
         }
         "ListRooms" => {
             require(grants.room_list, "roomList")?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, close_code};
 use livekit_protocol as proto;
 use livekit_token::Claims;
-use prost::Message as _;
 use proto::signal_response::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::bounded;
 use crate::hub::outbox::{OUTBOX_MESSAGES_MAX, Outbox, OutboxItem, SignalKey};
 use crate::hub::{JoinRequest, UnknownParticipant, messages};
 use crate::state::ServerState;
@@ -136,13 +136,13 @@ async fn serve(
     }
 }
 
-/// Whether the websocket is still a participant's. A frame that is no request is ignored.
+/// Whether the websocket is still a participant's. A frame that is no request is refused.
 fn handle(state: &ServerState, signal: SignalKey, frame: &[u8]) -> bool {
-    match proto::SignalRequest::decode(frame) {
-        Ok(proto::SignalRequest { message: Some(message) }) => state.hub().request(signal, message),
-        Ok(_) => true,
+    match bounded::request(frame) {
+        Ok(Some(message)) => state.hub().request(signal, message),
+        Ok(None) => true,
         Err(error) => {
-            tracing::debug!(?signal, %error, "not a SignalRequest");
+            state.hub().refuse_request(signal, &error);
             true
         }
     }

@@ -51,8 +51,9 @@ use relays::Relays;
 pub use relays::{NEXT_TURN_AFTER, TURN_SERVERS_MAX};
 use rpc::Rpc;
 use way::Nominated;
-use wire::RtpHeader;
+pub use wire::RtpHeader;
 
+use crate::dtls::has_plain_data;
 use crate::srtp::KeySlot;
 use crate::watch::StreamCover;
 use crate::{
@@ -332,6 +333,10 @@ impl Peer {
             self.transport.malformed += 1;
             return;
         };
+        if has_plain_data(payload) {
+            self.transport.malformed += 1;
+            return;
+        }
         if is_stun(payload) {
             self.candidates.heard(self.outbox.via, source, payload);
             self.nominated.may_change(self.now);
@@ -340,9 +345,14 @@ impl Peer {
         }
         if let Some(publishing) = &mut self.publishing
             && is_rtcp(payload)
-            && publishing.hears(payload, &mut self.outbox)
         {
-            return;
+            if publishing.hears(payload, &mut self.outbox) {
+                return;
+            }
+            if !publishing.is_for_str0m(payload) {
+                self.transport.malformed += 1;
+                return;
+            }
         }
         if let Err(error) = self.rtc.handle_input(Input::Receive(self.now, receive)) {
             self.failed(&error);

@@ -23,7 +23,7 @@ use str0m::stats::MediaEgressStats;
 use super::PACKETS_PER_DRAIN_MAX;
 use super::outbox::Outbox;
 use crate::rtcp;
-use crate::srtp::KeySlot;
+use crate::srtp::{KeySlot, SrtcpOpener};
 use crate::{
     Arrival, BackupTrack, MediaKind, NegotiateError, PeerEvent, PeerOptions, PeerUpdate,
     PublishCounters, PublishReport, PublishTrack,
@@ -55,6 +55,8 @@ pub(super) struct Publishing {
     keys: KeySlot,
     /// What sends, unless str0m does or nothing may flow yet.
     direct: Option<Box<Direct>>,
+    /// Where str0m sends: what the server's RTCP is looked at with before str0m reads it.
+    opener: Option<Box<SrtcpOpener>>,
     /// Packets that the server asks for: of which track and layer, and their sequence numbers.
     resends: VecDeque<(usize, usize, u16)>,
     /// When the last frame left.
@@ -91,6 +93,7 @@ impl Publishing {
             ended: false,
             keys,
             direct: None,
+            opener: None,
             resends: VecDeque::new(),
             last_frame: None,
             awaited_since: None,
@@ -290,6 +293,22 @@ impl Publishing {
         // What is not authentic is not for str0m either.
         let Some(compound) = direct.open(datagram) else { return true };
         told::read(&compound, |told| self.told(told, outbox))
+    }
+
+    /// Whether an SRTCP datagram is one that str0m can read: a report of arrivals with an empty run would
+    /// make it panic ([`rtcp::are_arrivals_sound`]). Only where str0m sends does it read these; what is not
+    /// authentic it leaves.
+    pub(super) fn is_for_str0m(&mut self, datagram: &[u8]) -> bool {
+        if self.is_direct() {
+            return true;
+        }
+        if self.opener.is_none() {
+            let opener = self.keys.get().and_then(|keying| keying.srtcp_opener().ok());
+            self.opener = opener.map(Box::new);
+        }
+        let Some(opener) = &self.opener else { return false };
+        let Some((compound, _)) = opener.open(datagram) else { return false };
+        rtcp::packets(&compound).all(rtcp::are_arrivals_sound)
     }
 
     fn told(&mut self, told: Told, outbox: &mut Outbox) {

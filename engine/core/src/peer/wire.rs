@@ -1,24 +1,30 @@
 //! The clear part of an SRTP packet.
 
-/// The RTP header, which is clear but authenticated with the packet.
+/// The RTP header (RFC 3550 §5.1), which is clear but authenticated with the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RtpHeader {
-    pub(super) ssrc: u32,
-    pub(super) sequence: u16,
-    pub(super) timestamp: u32,
-    pub(super) marker: bool,
-    pub(super) payload_type: u8,
+pub struct RtpHeader {
+    /// Of the stream that it is of.
+    pub ssrc: u32,
+    /// Its number, of 16 bits.
+    pub sequence: u16,
+    /// In ticks of the stream's clock.
+    pub timestamp: u32,
+    /// Of video the last packet of a picture has it.
+    pub marker: bool,
+    /// Of seven bits.
+    pub payload_type: u8,
     /// The payload ends in padding.
-    pub(super) padding: bool,
+    pub padding: bool,
     /// Length of the fixed header, CSRCs and extensions. May be more than there is.
-    pub(super) header_bytes: usize,
+    pub header_bytes: usize,
 }
 
 const FIXED_BYTES: usize = 12;
 
 impl RtpHeader {
     /// Reads a datagram that RFC 7983 takes for RTP; `None` for everything else.
-    pub(super) fn parse(datagram: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn parse(datagram: &[u8]) -> Option<Self> {
         let (fixed, rest) = datagram.split_first_chunk::<FIXED_BYTES>()?;
         let version = fixed[0] >> 6;
         // RFC 5761 §4: 64 to 95 are RTCP packet types.

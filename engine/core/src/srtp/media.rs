@@ -114,7 +114,7 @@ impl Cipher {
 }
 
 /// Opens the RTP packets of one sender.
-pub(crate) struct RtpOpener {
+pub struct RtpOpener {
     cipher: Cipher,
 }
 
@@ -123,9 +123,10 @@ impl RtpOpener {
         Ok(Self { cipher: Cipher::new(master)? })
     }
 
-    /// Checks and decrypts a datagram into the beginning of `out`, which grows if it must. Returns
-    /// the payload, padding included; `None` if it is too short or not authentic.
-    pub(crate) fn open<'a>(
+    /// Checks and decrypts a datagram into the beginning of `out`, which grows if it must. Its header is
+    /// `header_bytes` long, and `index` its extended sequence number. Returns the payload, padding
+    /// included; `None` if it is too short or not authentic.
+    pub fn open<'a>(
         &self,
         datagram: &[u8],
         header_bytes: usize,

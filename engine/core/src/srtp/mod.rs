@@ -25,10 +25,10 @@ use str0m::crypto::dtls::SrtpProfile;
 
 pub(crate) use control::SrtcpEditor;
 pub use control::{SrtcpOpener, SrtcpSealer};
-pub use media::RtpSealer;
+pub(crate) use media::extend_index;
 #[cfg(test)]
 pub(crate) use media::seal_rtp;
-pub(crate) use media::{RtpOpener, extend_index};
+pub use media::{RtpOpener, RtpSealer};
 
 /// Length of AES-GCM's tag (RFC 7714 §13).
 const GCM_TAG_BYTES: usize = 16;
@@ -149,7 +149,10 @@ impl Keying {
     }
 
     /// For the RTP that the other side sends.
-    pub(crate) fn rtp_opener(&self) -> Result<RtpOpener, KeyError> {
+    ///
+    /// # Errors
+    /// The profile is not known here, or the keys are of no use.
+    pub fn rtp_opener(&self) -> Result<RtpOpener, KeyError> {
         RtpOpener::new(&self.master(!self.is_client)?)
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use stampede_core::crypto::take_key_slot;
-use stampede_core::srtp::{KeySlot, Keying};
+use stampede_core::srtp::Keying;
 use str0m::config::DtlsCert;
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -254,6 +254,56 @@ fn a_frame_leaves_in_as_few_runs_as_their_bytes_allow() {
     }
     room.hear();
     room.check();
+}
+
+#[test]
+fn a_packet_that_is_asked_for_again_and_again_is_sent_three_times_and_not_at_once() {
+    let mut room = FanOut::new(1);
+    room.publish(&[payload(true, PAYLOAD_BYTES)], 1, FRAME);
+    assert!(room.forward());
+    room.exchange();
+    let (ssrc, address) = (room.clients[0].ssrc, room.clients[0].address);
+    let sequence = room.clients[0].last_sequence;
+    let mut sealer = room.clients[0].keys.get().unwrap().srtcp_sealer().unwrap();
+    let mut ask = |room: &mut FanOut, reports: &[u8]| {
+        let mut nack = reports.to_vec();
+        nack.extend([0x81, 205, 0, 3, 0, 0, 0, 9]);
+        nack.extend(ssrc.to_be_bytes());
+        nack.extend(sequence.to_be_bytes());
+        nack.extend([0, 0]);
+        let datagram = sealer.seal(&nack).unwrap();
+        worker_takes(&mut room.worker, address, &datagram);
+        let counts = room.rows().remove(0).counts;
+        (counts.retransmitted, counts.resends_refused)
+    };
+    let ms = Duration::from_millis;
+    // As long as nothing is known of the way to the subscriber: after 100 ms.
+    assert_eq!(ask(&mut room, &[]), (1, 0));
+    assert_eq!(ask(&mut room, &[]), (1, 1));
+    room.pass(ms(100));
+    assert_eq!(ask(&mut room, &[]), (1, 2));
+    room.pass(ms(1));
+    assert_eq!(ask(&mut room, &[]), (2, 2));
+    // By a report that says that the SFU's of 10 ms ago came just now: after 20 ms.
+    room.pass(ms(15));
+    let (began, wall) = (Instant::now(), SystemTime::now());
+    let now = wall + room.now.saturating_duration_since(began)
+        - began.saturating_duration_since(room.now);
+    let sent = now - ms(10);
+    let since = sent.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let middle = (since.as_secs() + 2_208_988_800) << 16
+        | u64::from(since.subsec_nanos()) * 65_536 / 1_000_000_000;
+    let mut report = vec![0x81, 201, 0, 7, 0, 0, 0, 9];
+    report.extend(ssrc.to_be_bytes());
+    report.extend([0; 12]);
+    report.extend((middle as u32).to_be_bytes());
+    report.extend([0; 4]);
+    assert_eq!(ask(&mut room, &report), (2, 3));
+    room.pass(ms(15));
+    assert_eq!(ask(&mut room, &[]), (3, 3));
+    // Three times were enough.
+    room.pass(ms(500));
+    assert_eq!(ask(&mut room, &[]), (3, 4));
 }
 
 /// By how much the worker's clock goes on each time it is looked at, where it does.

@@ -45,9 +45,9 @@ impl DataTracks {
         Self { auto_subscribe, ..Self::default() }
     }
 
-    /// Whether it publishes this one.
-    pub(super) fn has(&self, sid: &str) -> bool {
-        self.published.iter().any(|track| track.info.sid == sid)
+    /// Of those that it publishes.
+    pub(super) fn sids(&self) -> impl Iterator<Item = &str> {
+        self.published.iter().map(|track| track.info.sid.as_str())
     }
 
     /// Subscribes it to a track, by a handle that it has for no other; `None` if it has none left.
@@ -156,14 +156,16 @@ impl Hub {
         who: &Place,
         update: &proto::UpdateDataSubscription,
     ) {
+        let Some(room) = self.rooms.get(&who.room) else { return };
+        let of = |(sid, one): (&Arc<str>, &super::Participant)| {
+            let tracks = one.data_tracks.sids().map(str::to_owned);
+            tracks.map(|track| (track, sid.clone())).collect::<Vec<_>>()
+        };
+        let publishers: HashMap<String, Arc<str>> = room.participants.iter().flat_map(of).collect();
         let mut changed = false;
         for one in &update.updates {
-            let Some(room) = self.rooms.get(&who.room) else { return };
-            let of = |(_, other): &(&Arc<str>, &super::Participant)| {
-                other.data_tracks.has(&one.track_sid)
-            };
-            let Some((publisher, _)) = room.participants.iter().find(of) else { continue };
-            let track = (&publisher.clone(), one.track_sid.as_str());
+            let Some(publisher) = publishers.get(&one.track_sid) else { continue };
+            let track = (publisher, one.track_sid.as_str());
             changed |= self.set_data_subscription(&who.room, track, &who.sid, one.subscribe);
         }
         if changed {
@@ -289,10 +291,12 @@ impl Hub {
         let Some((name, sid, _)) = self.peers.get(&peer) else { return };
         let Some(room) = self.rooms.get(name) else { return };
         let Some(sender) = room.participants.get(sid) else { return };
-        let Some(handle) = payload.get(DATA_TRACK_HANDLE) else { return };
-        let handle = u32::from(u16::from_be_bytes([handle[0], handle[1]]));
-        let published = &sender.data_tracks.published;
-        let Some(track) = published.iter().find(|one| one.info.pub_handle == handle) else {
+        let track = payload.get(DATA_TRACK_HANDLE).and_then(|handle| {
+            let handle = u32::from(u16::from_be_bytes([handle[0], handle[1]]));
+            sender.data_tracks.published.iter().find(|one| one.info.pub_handle == handle)
+        });
+        let Some(track) = track else {
+            self.counted.messages_refused += 1;
             return;
         };
         let mut targets = vec![Vec::new(); self.workers.len()];

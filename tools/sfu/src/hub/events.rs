@@ -1,5 +1,6 @@
 //! What media workers tell.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
@@ -8,6 +9,7 @@ use proto::signal_response::Message;
 
 use super::room::Participant;
 use super::{Hub, messages};
+use crate::bounded;
 use crate::media::message::{Command, DATA_TRACK_CHANNEL, Event, PeerKey, Role, TrackKey};
 
 /// What comes over this data channel is sent once.
@@ -143,12 +145,13 @@ impl Hub {
     /// Passes a data packet on to the others, or to those it names.
     fn data(&mut self, peer: PeerKey, channel: &str, payload: &[u8]) {
         let Some((name, sid, _)) = self.peers.get(&peer).cloned() else { return };
-        let Ok(mut packet) = proto::DataPacket::decode(payload) else { return };
         let Some(room) = self.rooms.get(&name) else { return };
         let Some(sender) = room.participants.get(&sid) else { return };
-        if !sender.grants().can_publish_data.unwrap_or(true) {
+        let allowed = sender.grants().can_publish_data.unwrap_or(true);
+        let Some(mut packet) = bounded::data(payload).ok().filter(|_| allowed) else {
+            self.counted.messages_refused += 1;
             return;
-        }
+        };
         // As livekit-server does: by which channel it came, not what the client says.
         #[allow(deprecated)]
         {
@@ -156,19 +159,18 @@ impl Hub {
         }
         packet.participant_sid = sid.to_string();
         packet.participant_identity = sender.info.identity.clone();
-        let named = |identity: &String| {
-            packet.destination_identities.is_empty()
-                || packet.destination_identities.contains(identity)
-        };
+        let names: HashSet<&String> = packet.destination_identities.iter().collect();
+        let named = |one: &Participant| names.is_empty() || names.contains(&one.info.identity);
         let mut targets = vec![Vec::new(); self.workers.len()];
-        for (other, participant) in &room.participants {
+        for (_, other) in room.participants.iter().filter(|(other, _)| **other != sid) {
+            if !named(other) {
+                continue;
+            }
             // Who only sends is sent data over that connection, as LiveKit does
             // (`pkg/rtc/transportmanager.go`, `getTransport`).
-            if *other != sid
-                && named(&participant.info.identity)
-                && let Some(peer) = participant.subscriber.or(participant.publisher)
-            {
-                targets[participant.worker].push(peer);
+            match other.subscriber.or(other.publisher) {
+                Some(peer) => targets[other.worker].push(peer),
+                None => self.counted.messages_undeliverable += 1,
             }
         }
         let payload: Arc<[u8]> = packet.encode_to_vec().into();

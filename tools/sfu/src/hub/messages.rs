@@ -94,6 +94,15 @@ pub(super) fn participant_info(claims: &Claims, sid: &str) -> proto::Participant
     }
 }
 
+/// Each of the capabilities that there are, once: others are told of them.
+pub(super) fn known_capabilities(mut named: Vec<i32>) -> Vec<i32> {
+    named.retain(|&capability| proto::client_info::Capability::try_from(capability).is_ok());
+    named.sort_unstable();
+    named.dedup();
+    named.shrink_to_fit();
+    named
+}
+
 fn participant_kind(kind: &str) -> proto::participant_info::Kind {
     use proto::participant_info::Kind;
     match kind {

@@ -39,6 +39,7 @@ use self::room::{Participant, Room, RoomTrack, Setting, Signal};
 use self::session::{Overdue, Session};
 use crate::faults::Refusals;
 use crate::ledger::{Ledger, RoomLedger};
+use crate::limits;
 use crate::media::handle::WorkerHandle;
 use crate::media::message::{Command, PeerKey, Role, TrackKey};
 
@@ -233,9 +234,7 @@ impl Hub {
         if let Some(sid) = duplicate.cloned() {
             self.remove(&name, &sid, proto::DisconnectReason::DuplicateIdentity, true);
         }
-        let room = self.room(&name);
-        let max = room.info.max_participants as usize;
-        if max > 0 && room.participants.len() >= max {
+        if self.is_full() || !self.has_room_for(&name, 1) {
             self.counted.joins_refused += 1;
             return Err(proto::DisconnectReason::JoinFailure);
         }
@@ -254,7 +253,7 @@ impl Hub {
         let participant = Participant {
             info: proto::ParticipantInfo {
                 client_protocol: request.client.protocol,
-                capabilities: request.client.capabilities,
+                capabilities: messages::known_capabilities(request.client.capabilities),
                 ..messages::participant_info(&request.claims, &sid)
             },
             claims: request.claims,
@@ -315,6 +314,18 @@ impl Hub {
             }
         }
         Ok(key)
+    }
+
+    /// Whether there are as many participants as there may be.
+    fn is_full(&self) -> bool {
+        self.load.iter().sum::<usize>() >= limits::PARTICIPANTS_MAX
+    }
+
+    /// Whether so many more may be in the room of this name, which may have to be made.
+    fn has_room_for(&self, name: &str, more: usize) -> bool {
+        let Some(room) = self.rooms.get(name) else { return self.rooms.len() < limits::ROOMS_MAX };
+        let max = room.info.max_participants as usize;
+        max == 0 || room.participants.len() + more <= max
     }
 
     fn least_loaded(&self) -> usize {

@@ -23,8 +23,8 @@ pub(crate) enum MoveError {
     /// No room is named, or the one it is in.
     #[error("the destination is no other room")]
     NoOtherRoom,
-    /// The other room has as many participants as it may have.
-    #[error("the destination has as many participants as it may have")]
+    /// The other room has as many participants as it may have, or there are as many rooms.
+    #[error("the destination has as many participants as it may have, or is a room too many")]
     Full,
 }
 
@@ -49,10 +49,8 @@ impl Hub {
             |hub: &Self, room: &str| hub.rooms.get(room)?.identities.get(identity).cloned();
         let former = sid_in(self, from).ok_or(MoveError::UnknownParticipant)?;
         let duplicate = sid_in(self, to);
-        let room = self.room(to);
-        let max = room.info.max_participants as usize;
-        let others = room.participants.len() - usize::from(duplicate.is_some());
-        if max > 0 && others >= max {
+        // Of the same identity there is one at a time.
+        if !self.has_room_for(to, usize::from(duplicate.is_none())) {
             return Err(MoveError::Full);
         }
         if let Some(duplicate) = duplicate {
@@ -152,6 +150,7 @@ impl Hub {
             for key in found {
                 self.subscribe(&place.room, &place.sid, key);
             }
+            self.reallot(&place.room, &place.sid);
         }
     }
 

@@ -4,16 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message;
 use stampede_core::MediaKind;
+use stampede_protobuf::Refusal;
 use stampede_sdp::Description;
 
 use super::codecs::Backup;
 use super::outbox::SignalKey;
 use super::room::{BoundMid, PendingTrack, RoomTrack};
 use super::{Hub, Place, messages};
+use crate::bounded::BoundedError;
+use crate::limits;
 use crate::media::message::{Command, PeerKey, PublishedTrack, Role, TrackKey};
 
 /// Tracks a participant may announce without having offered them (LiveKit
@@ -30,6 +34,20 @@ impl Hub {
         }
         self.request_of(&who, request);
         self.signals.contains_key(&signal)
+    }
+
+    /// A message that came over this websocket is not to be carried out, which its participant is told.
+    pub(crate) fn refuse_request(&mut self, signal: SignalKey, why: &BoundedError) {
+        self.counted.requests_refused += 1;
+        let Some(who) = self.signals.get(&signal) else { return };
+        tracing::debug!(room = who.room, sid = %who.sid, %why, "a request is refused");
+        let reason = match why {
+            BoundedError::Refused(Refusal::TooMany { .. }) => Reason::LimitExceeded,
+            _ => Reason::InvalidRequest,
+        };
+        let (reason, message) = (reason as i32, why.to_string());
+        let refused = proto::RequestResponse { reason, message, ..Default::default() };
+        self.answer(who, Message::RequestResponse(refused));
     }
 
     fn request_of(&mut self, who: &Place, request: Request) {
@@ -222,7 +240,10 @@ impl Hub {
         let kind = messages::media_kind(request.r#type);
         let taken = if !participant.grants().can_publish.unwrap_or(true) {
             Err(Reason::NotAllowed)
-        } else if participant.pending.len() >= PENDING_TRACKS_MAX {
+        } else if participant.pending.len() >= PENDING_TRACKS_MAX
+            || participant.tracks.len() >= limits::TRACKS_MAX
+            || is_excessive(request)
+        {
             Err(Reason::LimitExceeded)
         } else if !request.sid.is_empty() {
             self.add_backup(who, request)
@@ -239,10 +260,13 @@ impl Hub {
             Err(Reason::NotAllowed)
         };
         if let Err(reason) = taken {
+            // What is too long is not sent back.
+            let about = (!is_excessive(request)).then(|| request.clone());
+            let cid = about.as_ref().map_or("of this request", |about| about.cid.as_str());
             let refused = proto::RequestResponse {
                 reason: reason as i32,
-                message: format!("track {} can't be published", request.cid),
-                request: Some(proto::request_response::Request::AddTrack(request.clone())),
+                message: format!("track {cid} can't be published"),
+                request: about.map(proto::request_response::Request::AddTrack),
                 ..proto::RequestResponse::default()
             };
             return self.answer(who, Message::RequestResponse(refused));
@@ -272,12 +296,14 @@ impl Hub {
 
     fn mute(&mut self, who: &Place, mute: &proto::MuteTrackRequest) {
         let Some(room) = self.rooms.get_mut(&who.room) else { return };
-        for track in room.tracks.values_mut() {
-            if *track.sid == *mute.sid && track.publisher == who.sid {
+        let Some(participant) = room.participants.get_mut(&who.sid) else { return };
+        for key in &participant.tracks {
+            if let Some(track) = room.tracks.get_mut(key)
+                && *track.sid == *mute.sid
+            {
                 track.info.muted = mute.muted;
             }
         }
-        let Some(participant) = room.participants.get_mut(&who.sid) else { return };
         for info in &mut participant.info.tracks {
             if info.sid == mute.sid {
                 info.muted = mute.muted;
@@ -297,25 +323,45 @@ impl Hub {
             return;
         };
         let allowed = participant.grants().can_update_own_metadata.unwrap_or(false);
-        let reason = if allowed { Reason::Ok } else { Reason::NotAllowed };
-        if allowed {
-            apply_update(&mut participant.info, update.clone());
-        }
+        let mut info = participant.info.clone();
+        let reason = if !allowed {
+            Reason::NotAllowed
+        } else if apply_update(&mut info, update.clone()).is_err() {
+            Reason::LimitExceeded
+        } else {
+            participant.info = info;
+            Reason::Ok
+        };
         participant.send(Message::RequestResponse(proto::RequestResponse {
             request_id: update.request_id,
             reason: reason as i32,
             request: Some(proto::request_response::Request::UpdateMetadata(update)),
             ..proto::RequestResponse::default()
         }));
-        if allowed {
+        if reason == Reason::Ok {
             self.announce_update(&who.room, &who.sid);
         }
     }
 }
 
+/// Whether an announced track is said to be more than a track is.
+fn is_excessive(request: &proto::AddTrackRequest) -> bool {
+    let codecs = &request.simulcast_codecs;
+    request.encoded_len() > limits::ADD_TRACK_BYTES_MAX
+        || request.layers.len() > limits::LAYERS_MAX
+        || codecs.len() > limits::LAYERS_MAX
+        || codecs.iter().any(|codec| codec.layers.len() > limits::LAYERS_MAX)
+}
+
 /// What is empty stays as it was, and an attribute without a value is taken away (LiveKit
 /// `pkg/rtc/participant.go`, `UpdateMetadata`, `SetAttributes`).
-fn apply_update(info: &mut proto::ParticipantInfo, update: proto::UpdateParticipantMetadata) {
+///
+/// # Errors
+/// It would say more of itself than it may.
+fn apply_update(
+    info: &mut proto::ParticipantInfo,
+    update: proto::UpdateParticipantMetadata,
+) -> Result<(), limits::TooLong> {
     if !update.metadata.is_empty() {
         info.metadata = update.metadata;
     }
@@ -324,6 +370,7 @@ fn apply_update(info: &mut proto::ParticipantInfo, update: proto::UpdateParticip
     }
     info.attributes.extend(update.attributes);
     info.attributes.retain(|_, value| !value.is_empty());
+    limits::check_metadata(&info.name, &info.metadata, &info.attributes)
 }
 
 /// The offer as the SFU takes it. A client that offers `sendrecv` media would get an answer that
@@ -431,7 +478,8 @@ mod tests {
                 attributes: [pair("a", ""), pair("c", "3")].into(),
                 ..proto::UpdateParticipantMetadata::default()
             },
-        );
+        )
+        .unwrap();
         assert_eq!((info.metadata.as_str(), info.name.as_str()), ("about", "me"));
         assert_eq!(info.attributes, [pair("b", "2"), pair("c", "3")].into());
     }

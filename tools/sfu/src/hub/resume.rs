@@ -1,11 +1,13 @@
 //! Participants whose websocket or media is lost, and what becomes of them.
 
+use std::collections::HashSet;
+
 use livekit_protocol as proto;
 use livekit_token::Claims;
 use proto::signal_response::Message;
 
 use super::outbox::{Outbox, SignalKey};
-use super::room::Signal;
+use super::room::{Participant, Signal};
 use super::session::{ResumeEnd, SignalLost};
 use super::{Hub, Place, messages};
 use crate::media::message::{Command, PeerKey};
@@ -159,26 +161,28 @@ impl Hub {
         let Some(participant) = room.and_then(|room| room.participants.get(&who.sid)) else {
             return;
         };
-        let known = |published: &proto::TrackPublishedResponse| {
-            let sid = published.track.as_ref().map(|track| track.sid.as_str());
-            let bound = participant.info.tracks.iter();
-            let mut all = bound.chain(participant.pending.iter().map(|pending| &pending.info));
-            sid.is_some_and(|sid| all.any(|info| info.sid == sid))
-        };
-        let known_data = |published: &proto::PublishDataTrackResponse| {
-            let info = published.info.as_ref();
-            info.is_some_and(|info| participant.data_tracks.has(&info.sid))
-        };
-        let data_tracks = &state.publish_data_tracks;
-        if !state.publish_tracks.iter().all(known) || !data_tracks.iter().all(known_data) {
+        if !publishes_all(participant, &state) {
             self.remove(&who.room, &who.sid, proto::DisconnectReason::StateMismatch, true);
             return;
         }
         for sid in &state.track_sids_disabled {
             self.disable(who, sid);
         }
+        self.reallot(&who.room, &who.sid);
         if let Some(subscription) = state.subscription {
             self.update_subscription(who, subscription);
         }
     }
+}
+
+/// Whether a participant publishes everything that its client believes it does.
+fn publishes_all(participant: &Participant, state: &proto::SyncState) -> bool {
+    let pending = participant.pending.iter().map(|pending| &pending.info);
+    let tracks = participant.info.tracks.iter().chain(pending);
+    let tracks: HashSet<&str> = tracks.map(|info| info.sid.as_str()).collect();
+    let data_tracks: HashSet<&str> = participant.data_tracks.sids().collect();
+    let mut told = state.publish_tracks.iter().map(|it| it.track.as_ref());
+    let mut told_data = state.publish_data_tracks.iter().map(|it| it.info.as_ref());
+    told.all(|track| track.is_some_and(|track| tracks.contains(track.sid.as_str())))
+        && told_data.all(|info| info.is_some_and(|info| data_tracks.contains(info.sid.as_str())))
 }

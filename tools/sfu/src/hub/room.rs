@@ -36,7 +36,7 @@ pub(super) struct Room {
     pub(super) participants: BTreeMap<Arc<str>, Participant>,
     /// Identity to sid.
     pub(super) identities: HashMap<Arc<str>, Arc<str>>,
-    pub(super) tracks: BTreeMap<TrackKey, RoomTrack>,
+    pub(super) tracks: RoomTracks,
     /// Updates of participants without tracks that wait.
     pub(super) waiting_updates: Vec<proto::ParticipantInfo>,
     pub(super) updates_due: Option<Instant>,
@@ -47,6 +47,14 @@ pub(super) struct Room {
     pub(super) counts_due: Instant,
     /// Who left last, for those who resume and may not know.
     pub(super) departed: VecDeque<(Instant, proto::ParticipantInfo)>,
+}
+
+/// The tracks of a room by key, in the order in which they were published, and by sid.
+#[derive(Default)]
+pub(super) struct RoomTracks {
+    by_key: BTreeMap<TrackKey, RoomTrack>,
+    /// Each in its own codec.
+    by_sid: HashMap<Arc<str>, TrackKey>,
 }
 
 /// A published track.
@@ -153,7 +161,7 @@ impl Room {
             info: messages::room_info(sid, name),
             participants: BTreeMap::new(),
             identities: HashMap::new(),
-            tracks: BTreeMap::new(),
+            tracks: RoomTracks::default(),
             waiting_updates: Vec::new(),
             updates_due: None,
             announced_subscribers: 0,
@@ -280,6 +288,44 @@ impl Room {
         };
         let timeout = Duration::from_secs(u64::from(timeout));
         self.empty_since.is_some_and(|since| now.saturating_duration_since(since) >= timeout)
+    }
+}
+
+impl RoomTracks {
+    pub(super) fn insert(&mut self, key: TrackKey, track: RoomTrack) {
+        if track.backup_of.is_none() {
+            self.by_sid.insert(track.sid.clone(), key);
+        }
+        self.by_key.insert(key, track);
+    }
+
+    pub(super) fn remove(&mut self, key: TrackKey) -> Option<RoomTrack> {
+        let track = self.by_key.remove(&key)?;
+        if self.by_sid.get(&track.sid) == Some(&key) {
+            self.by_sid.remove(&track.sid);
+        }
+        Some(track)
+    }
+
+    pub(super) fn get(&self, key: &TrackKey) -> Option<&RoomTrack> {
+        self.by_key.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &TrackKey) -> Option<&mut RoomTrack> {
+        self.by_key.get_mut(key)
+    }
+
+    pub(super) fn contains_key(&self, key: &TrackKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TrackKey, &RoomTrack)> {
+        self.by_key.iter()
+    }
+
+    /// The key of a track in its own codec.
+    pub(super) fn of_sid(&self, sid: &str) -> Option<TrackKey> {
+        self.by_sid.get(sid).copied()
     }
 }
 

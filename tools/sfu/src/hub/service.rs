@@ -1,15 +1,24 @@
 //! RoomService's part of the rooms.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
 
 use super::Hub;
+use crate::limits;
 
 impl Hub {
-    /// Makes a room; one that exists is returned as it is (LiveKit does the same).
-    pub(crate) fn create_room(&mut self, request: &proto::CreateRoomRequest) -> proto::Room {
+    /// Makes a room; one that exists is returned as it is (LiveKit does the same). `None` if there are
+    /// as many as there may be.
+    pub(crate) fn create_room(
+        &mut self,
+        request: &proto::CreateRoomRequest,
+    ) -> Option<proto::Room> {
         let exists = self.rooms.contains_key(&request.name);
+        if !exists && self.rooms.len() >= limits::ROOMS_MAX {
+            return None;
+        }
         let room = self.room(&request.name);
         if !exists {
             if request.empty_timeout > 0 {
@@ -21,11 +30,12 @@ impl Hub {
             room.info.max_participants = request.max_participants;
             room.info.metadata.clone_from(&request.metadata);
         }
-        room.current()
+        Some(room.current())
     }
 
     /// The rooms named, or all.
     pub(crate) fn list_rooms(&self, names: &[String]) -> Vec<proto::Room> {
+        let names: HashSet<&String> = names.iter().collect();
         let rooms = self.rooms.iter();
         rooms
             .filter(|(name, _)| names.is_empty() || names.contains(name))

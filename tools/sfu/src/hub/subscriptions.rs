@@ -14,7 +14,8 @@ use crate::media::layers::{LAYERS_MAX, limit_for_size};
 use crate::media::message::{Command, PeerKey, TrackKey};
 
 impl Hub {
-    /// Subscribes a participant to a track.
+    /// Subscribes a participant to a track. What its media may take is then to be shared out anew
+    /// ([`reallot`](Self::reallot)).
     pub(super) fn subscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         if room.subscribed(sid, room.own(key)).is_some() {
@@ -32,10 +33,9 @@ impl Hub {
         let offer = track.offer(key, setting);
         track.add_subscriber(key, worker, &self.workers);
         self.command(worker, Command::Subscribe { peer, track: offer });
-        self.reallot(name, sid);
     }
 
-    /// Ends a subscription.
+    /// Ends a subscription, with the same left to do.
     pub(super) fn unsubscribe(&mut self, name: &str, sid: &str, key: TrackKey) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(participant) = room.participants.get_mut(sid) else { return };
@@ -50,14 +50,13 @@ impl Hub {
         let own = room.own(key);
         self.command(worker, Command::Unsubscribe { peer, track: key });
         self.follow_codecs(name, own);
-        self.reallot(name, sid);
     }
 
     /// Ends a track: its subscriptions, its source and its backup.
     pub(super) fn unpublish(&mut self, name: &str, key: TrackKey) -> Option<RoomTrack> {
         self.part_codecs(name, key);
         let room = self.rooms.get_mut(name)?;
-        let track = room.tracks.remove(&key)?;
+        let track = room.tracks.remove(key)?;
         let mut subscribers = Vec::new();
         let mut limited = Vec::new();
         for (sid, participant) in &mut room.participants {
@@ -108,6 +107,7 @@ impl Hub {
         self.announce(name, &publisher);
         for sid in subscribers {
             self.subscribe(name, &sid, key);
+            self.reallot(name, &sid);
         }
     }
 
@@ -126,13 +126,12 @@ impl Hub {
                 _ => {}
             }
         }
+        self.reallot(&who.room, &who.sid);
     }
 
     /// The key of a track in its own codec.
     pub(super) fn track_key(&self, name: &str, sid: &str) -> Option<TrackKey> {
-        let tracks = &self.rooms.get(name)?.tracks;
-        let is_it = |track: &RoomTrack| *track.sid == *sid && track.backup_of.is_none();
-        tracks.iter().find(|(_, track)| is_it(track)).map(|(key, _)| *key)
+        self.rooms.get(name)?.tracks.of_sid(sid)
     }
 
     pub(super) fn track_setting(&mut self, who: &Place, setting: &proto::UpdateTrackSettings) {
@@ -142,13 +141,17 @@ impl Hub {
             let limit = room.tracks.get(&key).map_or(2, |track| limit(&track.info, setting));
             let Some(participant) = room.participants.get_mut(&who.sid) else { return };
             let Some(known) = participant.subscriptions.get_mut(&key) else { continue };
+            let former = known.wanted;
             (known.wanted.limit, known.wanted.paused) = (limit, setting.disabled);
             // As with LiveKit (`pkg/rtc/subscribedtrack.go`), who says none has said what counted before.
             if setting.fps > 0 {
                 known.wanted.pictures_per_s = setting.fps;
             }
-            self.apply(who, key);
+            if known.wanted != former {
+                self.apply(who, key);
+            }
         }
+        self.reallot(&who.room, &who.sid);
     }
 
     /// The key by which a participant gets the track of this id.
@@ -157,15 +160,17 @@ impl Hub {
         self.rooms.get(&who.room)?.subscribed(&who.sid, own)
     }
 
-    /// The client has no use for a track now; which layer it wanted stays.
+    /// The client has no use for a track now; which layer it wanted stays. What is left is to be shared
+    /// out anew.
     pub(super) fn disable(&mut self, who: &Place, sid: &str) {
         let Some(key) = self.subscribed_key(who, sid) else { return };
         let room = self.rooms.get_mut(&who.room);
         let participant = room.and_then(|room| room.participants.get_mut(&who.sid));
         let Some(participant) = participant else { return };
         let Some(setting) = participant.subscriptions.get_mut(&key) else { return };
-        setting.wanted.paused = true;
-        self.apply(who, key);
+        if !std::mem::replace(&mut setting.wanted.paused, true) {
+            self.apply(who, key);
+        }
     }
 
     /// Has the worker do as a subscription's setting says.
@@ -178,7 +183,6 @@ impl Hub {
         let Some(setting) = participant.subscriptions.get(&track) else { return };
         let wanted = setting.effective();
         self.command(participant.worker, Command::Setting { peer, track, wanted });
-        self.reallot(&who.room, &who.sid);
     }
 
     /// Tells a subscriber that a track pauses because it does not fit the way to it, or goes on.

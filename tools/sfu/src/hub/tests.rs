@@ -566,3 +566,104 @@ fn who_is_moved_is_told_of_data_tracks_behind_its_new_room() {
     assert_eq!(behind(&move_bob(ROOM, "other")), 0, "those of the old room are over");
     assert_eq!(behind(&move_bob("other", ROOM)), 1);
 }
+
+#[test]
+fn rooms_and_participants_are_bounded() {
+    let mut rig = Rig::new();
+    let (_first, _) = rig.join("first");
+    let request = |name: String| proto::CreateRoomRequest { name, ..Default::default() };
+    for n in 1..limits::ROOMS_MAX {
+        assert!(rig.hub.create_room(&request(format!("room-{n}"))).is_some());
+    }
+    assert!(rig.hub.create_room(&request("further".into())).is_none());
+    assert!(rig.hub.create_room(&request(ROOM.into())).is_some(), "it is there");
+    let refused = |rig: &mut Rig, identity: &str, room: &str| {
+        let mut request = single(identity, SINGLE_OFFER);
+        request.claims.video.room = room.into();
+        rig.hub.join(request, outbox().0).err()
+    };
+    assert_eq!(refused(&mut rig, "second", "further"), Some(Reason::JoinFailure));
+    assert_eq!(refused(&mut rig, "second", ROOM), None);
+    let moved = proto::MoveParticipantRequest {
+        room: ROOM.into(),
+        identity: "first".into(),
+        destination_room: "further".into(),
+        ..Default::default()
+    };
+    assert_eq!(rig.hub.move_participant(&moved, |_| None), Err(MoveError::Full));
+    rig.hub.load[0] = limits::PARTICIPANTS_MAX;
+    assert_eq!(refused(&mut rig, "third", ROOM), Some(Reason::JoinFailure));
+    assert_eq!(rig.hub.counted.joins_refused, 2);
+    assert_eq!(rig.participants(), 2);
+}
+
+#[test]
+fn tracks_are_found_by_their_sid_until_they_end() {
+    let mut rig = Rig::new();
+    let (outbox, queue) = outbox();
+    let key = rig.hub.join(single("one", SINGLE_OFFER), outbox).unwrap();
+    let mut socket = Socket { key, queue };
+    let commands = rig.commands();
+    let Some(Command::Offer { peer, tracks, .. }) = commands.get(1) else { panic!() };
+    let (peer, track, sid) = (*peer, tracks[0].track, tracks[0].sid.to_string());
+    let codecs = vec![(track, None)];
+    rig.hub.event(Event::Answer {
+        peer,
+        id: 7,
+        sdp: "v=0".into(),
+        codecs,
+        mid_to_track_id: vec![],
+    });
+    let (viewer, _) = rig.join("viewer");
+    rig.commands();
+    let subscribe = |rig: &mut Rig, subscribe: bool| {
+        let mut track_sids = vec!["TR_none".to_owned(); crate::bounded::TRACKS_MAX / 2];
+        track_sids.extend(vec![sid.clone(); crate::bounded::TRACKS_MAX / 2]);
+        let update = proto::UpdateSubscription { track_sids, subscribe, ..Default::default() };
+        assert!(rig.hub.request(viewer.key, Request::Subscription(update)));
+        rig.commands()
+    };
+    assert!(
+        matches!(subscribe(&mut rig, false)[..], [Command::Unsubscribe { track: it, .. }] if it == track)
+    );
+    assert!(
+        matches!(&subscribe(&mut rig, true)[..], [Command::Subscribe { track: it, .. }] if it.track == track)
+    );
+    assert!(subscribe(&mut rig, true).is_empty(), "it is subscribed");
+    // A setting that says what counts already is no news for the worker.
+    let setting = |disabled| {
+        let track_sids = vec![sid.clone(); 1_000];
+        Request::TrackSetting(proto::UpdateTrackSettings {
+            track_sids,
+            disabled,
+            ..Default::default()
+        })
+    };
+    assert!(rig.hub.request(viewer.key, setting(true)));
+    assert!(matches!(rig.commands()[..], [Command::Setting { .. }]));
+    let mute = proto::MuteTrackRequest { sid: sid.clone(), muted: true };
+    socket.told();
+    assert!(rig.hub.request(key, Request::Mute(mute)));
+    let room = &rig.hub.rooms[ROOM];
+    assert_eq!(room.tracks.of_sid(&sid), Some(track));
+    assert!(room.tracks.get(&track).unwrap().info.muted);
+    rig.hub.remove_participant(ROOM, "one");
+    assert_eq!(rig.hub.rooms[ROOM].tracks.of_sid(&sid), None);
+}
+
+#[test]
+fn messages_for_who_has_no_connection_are_counted() {
+    let mut rig = Rig::new();
+    let (_sender, peer) = rig.join("sender");
+    let (outbox, _queue) = outbox();
+    let mut request = single("deaf", SINGLE_OFFER);
+    (request.claims.video.can_subscribe, request.connections) =
+        (Some(false), Connections::Dual { protocol: 17 });
+    rig.hub.join(request, outbox).unwrap();
+    let data =
+        |bytes: &[u8]| Event::Data { peer, channel: "_reliable".into(), payload: bytes.into() };
+    rig.hub.event(data(&[]));
+    rig.hub.event(data(&[0xff]));
+    let counted = rig.hub.counted;
+    assert_eq!((counted.messages_undeliverable, counted.messages_refused), (1, 1));
+}

@@ -8,10 +8,16 @@
 
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashSet;
+
 use super::endpoint::Endpoint;
 
 /// Addresses that one peer may have; beyond that the one heard from longest ago is forgotten.
 pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
+
+/// Addresses that one peer may check from between two restarts of ICE: str0m keeps a candidate of each, and
+/// goes through them for each check. Checks from further ones are refused.
+const CHECKED_ADDRESSES_MAX: usize = 256;
 
 /// How long after its last check from an address a peer still lives there: as long as str0m keeps
 /// the pair of an ICE-lite agent.
@@ -29,6 +35,8 @@ pub(crate) struct Addresses {
     destination: Option<Endpoint>,
     /// It has left its destination, and where it is another lives.
     moved: bool,
+    /// Where authentic checks came from since ICE began, refused or not.
+    checked: FxHashSet<Endpoint>,
 }
 
 impl Addresses {
@@ -37,9 +45,23 @@ impl Addresses {
         self.destination
     }
 
-    /// The destination, or this one from now on if there is none yet.
-    pub(crate) fn destination_or(&mut self, nominated: Endpoint) -> Endpoint {
-        *self.destination.get_or_insert(nominated)
+    /// The destination, or this one from now on if there is none yet and it was not refused: str0m knows
+    /// nothing of that, and would send a peer's media to whoever lives there.
+    pub(crate) fn destination_or(&mut self, nominated: Endpoint) -> Option<Endpoint> {
+        if self.destination.is_none() && self.heard(nominated).is_some() {
+            self.destination = Some(nominated);
+        }
+        self.destination
+    }
+
+    /// Whether a check from this address is to be looked at.
+    pub(crate) fn admits(&self, address: Endpoint) -> bool {
+        self.checked.len() < CHECKED_ADDRESSES_MAX || self.checked.contains(&address)
+    }
+
+    /// ICE was restarted: what str0m kept of addresses is forgotten.
+    pub(crate) fn restarted(&mut self) {
+        self.checked = self.known.iter().map(|(address, _)| *address).collect();
     }
 
     /// Whether the peer lives at this address, so that no other may have it: what it nominated,
@@ -66,6 +88,7 @@ impl Addresses {
             self.destination = Some(address);
         }
         self.moved &= self.destination != Some(address);
+        self.checked.insert(address);
         if let Some((_, at)) = self.known.iter_mut().find(|(known, _)| *known == address) {
             *at = now;
             return None;
@@ -85,7 +108,8 @@ impl Addresses {
 
     /// An authentic check came from an address where another lives. That the other stays is no
     /// reason for this one to keep what it has left: two clients may have got each other's port.
-    pub(crate) fn refused(&mut self, nominates: bool, now: Instant) {
+    pub(crate) fn refused(&mut self, address: Endpoint, nominates: bool, now: Instant) {
+        self.checked.insert(address);
         self.moved |= nominates || self.has_left(now);
     }
 
@@ -171,10 +195,42 @@ mod tests {
     fn what_str0m_nominated_stands_until_the_client_nominates() {
         let start = Instant::now();
         let mut peer = Addresses::default();
-        assert_eq!(peer.destination_or(address(1)), address(1));
-        assert_eq!(peer.destination_or(address(2)), address(1));
+        peer.checked(address(1), false, start);
+        assert_eq!(peer.destination_or(address(1)), Some(address(1)));
+        assert_eq!(peer.destination_or(address(2)), Some(address(1)));
         peer.checked(address(2), true, start);
-        assert_eq!(peer.destination_or(address(1)), address(2));
+        assert_eq!(peer.destination_or(address(1)), Some(address(2)));
+    }
+
+    #[test]
+    fn nothing_is_sent_where_a_check_was_refused() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        peer.refused(address(1), true, start);
+        assert_eq!(peer.destination_or(address(1)), None);
+        peer.checked(address(2), true, start);
+        peer.refused(address(1), true, start);
+        assert_eq!(peer.destination_or(address(1)), Some(address(2)));
+    }
+
+    #[test]
+    fn a_peer_checks_from_so_many_addresses_until_ice_is_restarted() {
+        let start = Instant::now();
+        let mut peer = Addresses::default();
+        for port in 0..CHECKED_ADDRESSES_MAX as u16 {
+            assert!(peer.admits(address(port)));
+            if port % 2 == 0 {
+                peer.checked(address(port), true, start);
+            } else {
+                peer.refused(address(port), false, start);
+            }
+        }
+        let further = CHECKED_ADDRESSES_MAX as u16;
+        assert!(
+            peer.admits(address(0)) && peer.admits(address(1)) && !peer.admits(address(further))
+        );
+        peer.restarted();
+        assert!(peer.admits(address(further)));
     }
 
     #[test]
@@ -182,13 +238,13 @@ mod tests {
         let start = Instant::now();
         let mut peer = Addresses::default();
         peer.checked(address(1), true, start);
-        peer.refused(false, start);
+        peer.refused(address(2), false, start);
         assert!(peer.lives_at(address(1), start), "another pair of the same client");
-        peer.refused(true, start);
+        peer.refused(address(2), true, start);
         assert!(!peer.lives_at(address(1), start));
         peer.checked(address(1), true, start);
         assert!(peer.lives_at(address(1), start), "back");
-        peer.refused(false, start + CONSENT);
+        peer.refused(address(2), false, start + CONSENT);
         assert!(!peer.lives_at(address(1), start + CONSENT));
         peer.checked(address(2), true, start + CONSENT);
         assert!(peer.lives_at(address(2), start + CONSENT));

@@ -182,6 +182,8 @@ impl Command {
     }
 }
 
+/// The channel whose messages come, however often they have to be sent.
+pub(crate) const RELIABLE_CHANNEL: &str = "_reliable";
 /// The channel of data tracks' packets.
 pub(crate) const DATA_TRACK_CHANNEL: &str = "_data_track";
 /// Where a packet has its handle (LiveKit `pkg/rtc/datatrack/packet.go`).

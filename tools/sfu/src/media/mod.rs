@@ -32,6 +32,7 @@ pub(crate) mod peer;
 pub(crate) mod peers;
 pub(crate) mod rates;
 pub(crate) mod resend;
+pub(crate) mod resent;
 pub(crate) mod rewrite;
 pub(crate) mod scalable;
 pub(crate) mod siblings;

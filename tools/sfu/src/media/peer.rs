@@ -34,6 +34,7 @@ use super::offers::{Offer, Offers};
 use super::socket::{Datagram, MediaSocket};
 use super::stun::is_check;
 use super::subscriptions::{EndedRow, Subscriptions};
+use super::told::Blocks;
 use crate::options;
 
 /// Data channels one peer may open; more are ignored.
@@ -45,6 +46,9 @@ const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// LiveKit's interval of sender reports (`pkg/sfu/downtrack.go`).
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
+/// LiveKit's `ignoreRetransmission` and `defaultRtt` (`pkg/sfu/sequencer.go`).
+const REPEATS_AFTER_MAX: Duration = Duration::from_millis(100);
+const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(70);
 /// Of a stream that has just begun a client is told sooner: it needs the times to play audio with video.
 const REPORT_FIRST: Duration = Duration::from_secs(1);
 
@@ -117,6 +121,8 @@ struct Outgoing {
     log: Option<Box<SendLog>>,
     /// When it is told next what was sent to it, once it is connected.
     reports_at: Option<Instant>,
+    /// To the client and back, by its last report.
+    round_trip: Option<Duration>,
 }
 
 /// What a peer is made of beside its connection.
@@ -154,6 +160,7 @@ impl Peer {
             let tcp = Candidate::builder().tcp().host(address).tcptype(TcpType::Passive);
             rtc.add_local_candidate(tcp.build()?);
         }
+        let incoming = Incoming::new(keys.clone());
         let keys = role.sends().then_some(keys);
         let wants_arrivals = role.sends() && config.congestion() == options::Congestion::Twcc;
         let log = wants_arrivals.then(|| Box::new(SendLog::new(now)));
@@ -173,7 +180,7 @@ impl Peer {
             waits: false,
             channels: Vec::new(),
             upstream_loss,
-            incoming: Incoming::default(),
+            incoming,
             outgoing: Outgoing {
                 keys,
                 srtp: None,
@@ -182,6 +189,7 @@ impl Peer {
                 began: now,
                 log,
                 reports_at: None,
+                round_trip: None,
             },
             subscriptions: Subscriptions::default(),
             negotiation,
@@ -331,6 +339,28 @@ impl Peer {
     pub(crate) fn open_rtcp(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         let srtp = self.outgoing.srtp.as_ref()?;
         if Class::of(datagram) == Class::Rtcp { srtp.open(datagram) } else { None }
+    }
+
+    /// Whether a datagram is to be looked at: a check from no more addresses than a peer may have, and
+    /// media of streams that are the client's.
+    pub(crate) fn admits(&mut self, source: Endpoint, datagram: &[u8]) -> bool {
+        if is_check(datagram) {
+            return self.addresses.admits(source);
+        }
+        Class::of(datagram) != Class::Rtp || self.incoming.admits(datagram)
+    }
+
+    /// The client tells when it got a sender report; `wall` is what the clock says now.
+    pub(crate) fn learn_round_trip(&mut self, blocks: Blocks<'_>, wall: SystemTime) {
+        let told = blocks.last_sender_report();
+        let found = told.and_then(|(sent, since)| report::round_trip(wall, sent, since));
+        self.outgoing.round_trip = found.or(self.outgoing.round_trip);
+    }
+
+    /// What was sent again is not sent again for so long (LiveKit `pkg/sfu/sequencer.go`,
+    /// `getExtPacketMetas`).
+    pub(crate) fn repeats_after(&self) -> Duration {
+        REPEATS_AFTER_MAX.min(2 * self.outgoing.round_trip.unwrap_or(ROUND_TRIP_DEFAULT))
     }
 
     /// Gives str0m a datagram that the client sent to `address`. False if it is none of WebRTC.
@@ -624,20 +654,27 @@ impl Peer {
         }
     }
 
-    /// Sends one datagram of str0m's.
-    pub(crate) fn transmit(&mut self, socket: &mut MediaSocket, transmit: Transmit, now: Instant) {
+    /// Sends one datagram of str0m's. False if it is to go where it must not: the client has checked from
+    /// nowhere but where others live.
+    pub(crate) fn transmit(
+        &mut self,
+        socket: &mut MediaSocket,
+        transmit: Transmit,
+        now: Instant,
+    ) -> bool {
         let class = Class::of(&transmit.contents);
         debug_assert!(class != Class::Rtp, "str0m is given no media to send");
         if class == Class::Rtp {
             // Two writers of one SSRC would encrypt with one IV twice.
             tracing::error!(peer = self.key.0, "an RTP packet of str0m's is not sent");
-            return;
+            return false;
         }
         let destination = Endpoint { protocol: transmit.proto, address: transmit.destination };
         let destination = match is_check(&transmit.contents) {
-            true => destination,
+            true => Some(destination),
             false => self.addresses.destination_or(destination),
         };
+        let Some(destination) = destination else { return false };
         let payload: &[u8] = &transmit.contents;
         let mut copy = |buffer: &mut [u8]| {
             buffer.copy_from_slice(payload);
@@ -645,6 +682,7 @@ impl Peer {
         };
         let datagram = Datagram { destination, class, len: payload.len(), write: &mut copy };
         socket.put(now, self.outgoing.impair.as_deref_mut(), datagram);
+        true
     }
 }
 

@@ -85,14 +85,14 @@ impl PeerTable {
 
     /// A peer has sent an authentic check from this address, perhaps one that nominates it. It is
     /// heard there from now on, unless another lives there, who must not be cut off by a check from
-    /// its address.
+    /// its address. Whether it is.
     pub(crate) fn learn_address(
         &mut self,
         index: usize,
         address: Endpoint,
         nominates: bool,
         now: Instant,
-    ) {
+    ) -> bool {
         let owner = self.by_address.get(&address).copied().filter(|&owner| owner != index);
         let owner = owner.and_then(|owner| self.peers.get_mut(owner));
         let taken = owner.is_some_and(|owner| {
@@ -102,12 +102,12 @@ impl PeerTable {
             }
             alive
         });
-        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(peer) = self.peers.get_mut(index) else { return false };
         if taken {
+            peer.addresses().refused(address, nominates, now);
             let Endpoint { protocol, address } = address;
             tracing::debug!(peer = peer.key().0, %protocol, %address, "a check from where another peer lives");
-            peer.addresses().refused(nominates, now);
-            return;
+            return false;
         }
         let before = peer.addresses().destination();
         let forgotten = peer.addresses().checked(address, nominates, now);
@@ -117,6 +117,15 @@ impl PeerTable {
         self.by_address.insert(address, index);
         if let Some(forgotten) = forgotten {
             forget_address(&mut self.by_address, index, forgotten);
+        }
+        true
+    }
+
+    /// Nobody is at this address any more.
+    pub(crate) fn vacate(&mut self, address: Endpoint) {
+        let Some(index) = self.by_address.remove(&address) else { return };
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.addresses().forget(address);
         }
     }
 }

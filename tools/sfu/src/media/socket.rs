@@ -84,6 +84,11 @@ impl MediaSocket {
         Some((source, tcp.payload(received), received.received_at_unix_ns))
     }
 
+    /// From where a client came over TCP whose connection was closed in the last poll.
+    pub(crate) fn closed_tcp(&self, index: usize) -> Option<Endpoint> {
+        self.tcp.as_ref()?.closed().get(index).copied().map(Endpoint::tcp)
+    }
+
     /// What the last poll has brought over UDP.
     pub(crate) fn batch(&self) -> &[Received] {
         self.backend.batch()

@@ -1,7 +1,7 @@
 //! One track to one subscriber: the numbers it gets, and how much of it was sent.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_impair::Fate;
@@ -20,6 +20,7 @@ use super::egress::{Egress, Outcome};
 use super::layers::{Cap, Layer};
 use super::message::{TrackKey, TrackOffer, Wanted};
 use super::packet::MediaPacket;
+use super::resent::Resent;
 use super::rewrite::{Numbers, Rewriter, Rewritten};
 use super::scalable::selector::Selector;
 use super::track::Track;
@@ -74,6 +75,8 @@ pub(crate) struct Subscription {
     cap: Cap,
     /// What the subscriber asked for again, once it has.
     asked: Option<Box<Asked>>,
+    /// What it was sent again, once it was.
+    resent: Option<Box<Resent>>,
     /// Packets that had been sent when that was last looked at.
     packets_looked_at: u64,
     /// How to send the track, for a version of its parameters.
@@ -146,6 +149,7 @@ impl Subscription {
             temporal: u8::MAX,
             cap: Cap::default(),
             asked: None,
+            resent: None,
             packets_looked_at: 0,
             format: None,
             clock_rate: 0,
@@ -244,6 +248,7 @@ impl Subscription {
         // Its numbers begin anew. What it is held to stays until the way is shared out again, which
         // tells the subscriber if that pauses it no longer.
         self.asked = None;
+        self.resent = None;
         self.format = None;
         self.codecs_told = false;
         self.sent = Sent::default();
@@ -415,12 +420,20 @@ impl Subscription {
         egress: &mut Egress<'_>,
         track: &Track,
         lost: impl Iterator<Item = u16>,
+        repeats_after: Duration,
     ) {
-        lost.for_each(|seq| self.resend_one(egress, track, seq));
+        lost.for_each(|seq| self.resend_one(egress, track, seq, repeats_after));
     }
 
-    /// Sends the packet that the subscriber got under `seq` again, with RTX (RFC 4588).
-    fn resend_one(&mut self, egress: &mut Egress<'_>, track: &Track, seq: u16) {
+    /// Sends the packet that the subscriber got under `seq` again, with RTX (RFC 4588), unless it has just
+    /// been, or too often.
+    fn resend_one(
+        &mut self,
+        egress: &mut Egress<'_>,
+        track: &Track,
+        seq: u16,
+        repeats_after: Duration,
+    ) {
         let (Some(format), Some(ssrc)) = (self.format(track), self.rtx_ssrc) else { return };
         let Some(payload_type) = format.rtx_payload_type else { return };
         let Some((mapping, source_seq)) = self.rewriter.trace(seq) else { return };
@@ -439,6 +452,11 @@ impl Subscription {
         }
         let numbers = Numbers { seq: source_seq, ..packet.numbers };
         let Some(numbers) = mapping.apply(&numbers) else { return };
+        let resent = self.resent.get_or_insert_with(|| Resent::new(egress.now).into());
+        if !resent.allow(seq, egress.now, repeats_after) {
+            self.ledger.counts.resends_refused += 1;
+            return;
+        }
         let block = OwnBlock::of_packet(packet, &format.extensions);
         let index = self.rtx_index;
         self.rtx_index += 1;

@@ -16,6 +16,9 @@ const BATCH_MAX: usize = 1_024;
 pub(crate) struct TcpClients {
     streams: Streams,
     by_address: FxHashMap<SocketAddr, StreamId>,
+    addresses: FxHashMap<StreamId, SocketAddr>,
+    /// Of connections that were closed in the last poll.
+    closed: Vec<SocketAddr>,
     /// Datagrams to connections that were closed.
     gone: u64,
 }
@@ -28,7 +31,8 @@ impl TcpClients {
     pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
         let mut streams = Streams::new(CONNECTIONS_MAX, BATCH_MAX)?;
         streams.listen(address)?;
-        Ok(Self { streams, by_address: FxHashMap::default(), gone: 0 })
+        let (by_address, addresses) = Default::default();
+        Ok(Self { streams, by_address, addresses, closed: Vec::new(), gone: 0 })
     }
 
     /// What gets readable when there is something.
@@ -64,20 +68,32 @@ impl TcpClients {
     /// No connection can be used any more.
     pub(crate) fn poll(&mut self) -> io::Result<()> {
         self.streams.poll()?;
+        self.closed.clear();
         for event in self.streams.happened() {
             match event {
                 StreamEvent::Accepted { stream } => {
                     if let Some(address) = self.streams.remote(stream) {
                         self.by_address.insert(address, stream);
+                        self.addresses.insert(stream, address);
                     }
                 }
                 StreamEvent::Closed { stream, .. } => {
-                    self.by_address.retain(|_, known| *known != stream);
+                    if let Some(address) = self.addresses.remove(&stream)
+                        && self.by_address.get(&address) == Some(&stream)
+                    {
+                        self.by_address.remove(&address);
+                        self.closed.push(address);
+                    }
                 }
                 StreamEvent::Connected { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// From where those came whose connections were closed in the last poll.
+    pub(crate) fn closed(&self) -> &[SocketAddr] {
+        &self.closed
     }
 
     pub(crate) fn batch(&self) -> &[StreamReceived] {
@@ -127,6 +143,8 @@ mod tests {
         assert_eq!((clients.unsent(), clients.undeliverable()), (0, 0));
         drop(client);
         poll_until(&mut clients, 0);
+        assert_eq!(clients.closed(), [source]);
+        assert!(clients.addresses.is_empty());
         clients.send(source, &[1; 100]);
         assert_eq!((clients.unsent(), clients.undeliverable()), (0, 1));
     }

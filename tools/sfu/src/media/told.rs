@@ -8,19 +8,23 @@
 //! (DLRR); nor is a BYE sent when a track ends, which SDP tells.
 
 use stampede_core::rtcp::{
-    self, FEEDBACK_HEAD_BYTES, FIR, GOODBYE, NACK, PAYLOAD_FEEDBACK, PLI, RECEIVER_REPORT,
-    SENDER_REPORT, TRANSPORT_FEEDBACK, word,
+    self, ARRIVALS, FEEDBACK_HEAD_BYTES, FIR, GOODBYE, NACK, PAYLOAD_FEEDBACK, PLI,
+    RECEIVER_REPORT, SENDER_REPORT, SENDER_REPORT_BYTES, TRANSPORT_FEEDBACK, word,
 };
 
-/// Feedback message types: draft-holmer-rmcat-transport-wide-cc-extensions-01, RFC 4585 §6.4.
-const ARRIVALS: u8 = 15;
+/// Bytes of a receiver report before its blocks, and of a block (RFC 3550 §6.4.2).
+const REPORT_HEAD_BYTES: usize = 8;
+const BLOCK_BYTES: usize = 24;
+/// Feedback message type of RFC 4585 §6.4.
 const APPLICATION_LAYER: u8 = 15;
 
 /// One thing that a client tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told<'a> {
     /// A receiver report.
-    Report,
+    Report(Blocks<'a>),
+    /// The same behind a report of what it sends itself, which str0m is to have.
+    SenderReport(Blocks<'a>),
     /// How much the way to it carries, in bit/s.
     Estimate(u64),
     /// It misses packets of this SSRC.
@@ -29,6 +33,22 @@ pub(crate) enum Told<'a> {
     Keyframe(u32),
     /// Something that str0m is to have: of what it sends itself, or when packets arrived.
     ForStr0m,
+    /// When packets arrived, as nobody in earnest tells it: str0m is not to have it.
+    Malformed,
+}
+
+/// Reception reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Blocks<'a>(&'a [u8]);
+
+impl Blocks<'_> {
+    /// By the last one that tells when a sender report came: the middle of that one's NTP time, and how
+    /// long ago it came; both in 1/65,536 s.
+    pub(crate) fn last_sender_report(self) -> Option<(u32, u32)> {
+        let blocks = self.0.chunks_exact(BLOCK_BYTES).rev();
+        let mut told = blocks.filter_map(|block| Some((word(block, 16)?, word(block, 20)?)));
+        told.find(|(sent, _)| *sent != 0)
+    }
 }
 
 /// Entries of a NACK.
@@ -60,10 +80,18 @@ pub(crate) fn told(compound: &[u8]) -> impl Iterator<Item = Told<'_>> {
             }
             let packet = packets.next()?;
             let found = match (packet[1], packet[0] & 0x1f) {
-                (SENDER_REPORT | GOODBYE, _) | (TRANSPORT_FEEDBACK, ARRIVALS) => {
-                    Some(Told::ForStr0m)
+                (TRANSPORT_FEEDBACK, ARRIVALS) if !rtcp::are_arrivals_sound(packet) => {
+                    Some(Told::Malformed)
                 }
-                (RECEIVER_REPORT, _) => Some(Told::Report),
+                (GOODBYE, _) | (TRANSPORT_FEEDBACK, ARRIVALS) => Some(Told::ForStr0m),
+                (SENDER_REPORT, _) => {
+                    let blocks = packet.get(SENDER_REPORT_BYTES..).unwrap_or_default();
+                    Some(Told::SenderReport(Blocks(blocks)))
+                }
+                (RECEIVER_REPORT, _) => {
+                    let blocks = packet.get(REPORT_HEAD_BYTES..).unwrap_or_default();
+                    Some(Told::Report(Blocks(blocks)))
+                }
                 (TRANSPORT_FEEDBACK, NACK) => packet
                     .get(FEEDBACK_HEAD_BYTES..)
                     .and_then(|entries| Some(Told::Missing(word(packet, 8)?, Missing(entries)))),
@@ -116,21 +144,47 @@ mod tests {
             packet(PLI, PAYLOAD_FEEDBACK, &[1, 8]),
             packet(FIR, PAYLOAD_FEEDBACK, &[1, 0, 9, 0x0500_0000, 10, 0x0600_0000]),
             packet(0, SENDER_REPORT, &[1, 0, 0, 0, 0, 0]),
+            packet(1, GOODBYE, &[1]),
         ]
         .concat();
         let all: Vec<Told<'_>> = told(&compound).collect();
         let entries = [0xff, 0xff, 0x80, 1, 0, 0x64, 0, 0];
+        let block = packet(0, 0, &[7, 0, 0, 0, 0, 0])[4..].to_vec();
         let expected = [
-            Told::Report,
+            Told::Report(Blocks(&block)),
             Told::Estimate(1_600_000),
             Told::Missing(7, Missing(&entries)),
             Told::Keyframe(8),
             Told::Keyframe(9),
             Told::Keyframe(10),
+            Told::SenderReport(Blocks(&[])),
             Told::ForStr0m,
         ];
         assert_eq!(all, expected);
         assert_eq!(Missing(&entries).sequences().collect::<Vec<_>>(), [0xffff, 0, 15, 0x64]);
+    }
+
+    #[test]
+    fn who_has_had_a_sender_report_tells_when() {
+        let blocks = |blocks: &[[u32; 6]]| {
+            let words = [&[1][..], &blocks.concat()].concat();
+            let report = packet(blocks.len() as u8, RECEIVER_REPORT, &words);
+            let Some(Told::Report(blocks)) = told(&report).next() else { panic!("{report:?}") };
+            blocks.last_sender_report()
+        };
+        let (had, none) = ([7, 0, 0, 0, 0x1234_5678, 9], [8, 0, 0, 0, 0, 0]);
+        assert_eq!(blocks(&[had, none]), Some((0x1234_5678, 9)));
+        assert_eq!((blocks(&[none]), blocks(&[])), (None, None));
+        let own = packet(1, SENDER_REPORT, &[&[1, 0, 0, 0, 0, 0][..], &had].concat());
+        let Some(Told::SenderReport(blocks)) = told(&own).next() else { panic!("{own:?}") };
+        assert_eq!(blocks.last_sender_report(), Some((0x1234_5678, 9)));
+    }
+
+    #[test]
+    fn arrivals_that_str0m_can_not_read_are_malformed() {
+        let report = |chunk: u32| packet(ARRIVALS, TRANSPORT_FEEDBACK, &[1, 7, 1, 9 << 8, chunk]);
+        assert_eq!(told(&report(0x2001_0100)).next(), Some(Told::ForStr0m));
+        assert_eq!(told(&report(0x2000_4001)).next(), Some(Told::Malformed));
     }
 
     #[test]
@@ -153,7 +207,7 @@ mod tests {
         assert_eq!(missing.sequences().collect::<Vec<_>>(), [5]);
         let report = packet(0, RECEIVER_REPORT, &[1]);
         let cut = [&report[..], &padded[..padded.len() - 1]].concat();
-        assert_eq!(told(&cut).collect::<Vec<_>>(), [Told::Report]);
+        assert_eq!(told(&cut).collect::<Vec<_>>(), [Told::Report(Blocks(&[]))]);
         padded[0] = 0x20 | NACK;
         assert_eq!(told(&padded).next(), None, "another version");
     }
@@ -164,6 +218,9 @@ mod tests {
             for one in told(&bytes) {
                 if let Told::Missing(_, missing) = one {
                     prop_assert!(missing.sequences().count() <= 17 * bytes.len() / 4);
+                }
+                if let Told::Report(blocks) | Told::SenderReport(blocks) = one {
+                    let _ = blocks.last_sender_report();
                 }
             }
         }

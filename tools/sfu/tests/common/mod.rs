@@ -13,6 +13,8 @@ use livekit_token::{AccessToken, VideoGrants};
 use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
+use stampede_core::crypto::{provider, with_key_slot};
+use stampede_core::srtp::{KeySlot, SrtcpSealer};
 use stampede_media::dependency_descriptor::URI;
 use stampede_sfu::{Sfu, SfuOptions, SubscriberTrackLedger};
 use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
@@ -71,6 +73,8 @@ const KNOWN_AFTER: Duration = Duration::from_millis(50);
 /// One peer connection of the client.
 pub struct Connection {
     pub rtc: Rtc,
+    /// Will hold the keys of its SRTP.
+    pub keys: KeySlot,
     pub socket: UdpSocket,
     address: SocketAddr,
     /// Where the last datagram came from.
@@ -221,13 +225,15 @@ impl Connection {
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let now = Instant::now();
-        let mut rtc = config
+        let config = config
+            .set_crypto_provider(Arc::new(provider()))
             .set_rtp_mode(true)
-            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime)
-            .build(now);
+            .set_extension(CAPTURE_TIME_ID, Extension::AbsoluteCaptureTime);
+        let (mut rtc, keys) = with_key_slot(|| config.build(now));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
+            keys,
             socket,
             address,
             remote: None,
@@ -245,6 +251,21 @@ impl Connection {
             sent: 0,
             ice: None,
         }
+    }
+
+    /// Sends a datagram from where it lives, past str0m.
+    pub fn forge(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.remote.unwrap()).unwrap();
+    }
+
+    /// The same of RTCP, encrypted as its own. Numbers of packets begin anew for each sealer.
+    pub fn forge_rtcp(&self, sealer: &mut SrtcpSealer, compound: &[u8]) {
+        self.forge(&sealer.seal(compound).unwrap());
+    }
+
+    /// What its RTCP is encrypted with.
+    pub fn sealer(&self) -> SrtcpSealer {
+        self.keys.get().unwrap().srtcp_sealer().unwrap()
     }
 
     /// Goes on from another port, without knowing it, as behind a NAT that forgot the old one.

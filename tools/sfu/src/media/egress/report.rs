@@ -3,7 +3,7 @@
 //! str0m, which sends no media, writes none: what it would say had to be corrected, and copying its
 //! report lists cost more than a frame.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use stampede_core::rtcp::{self, CHUNKS_MAX, SENDER_REPORT, SENDER_REPORT_BYTES};
 use stampede_core::wire_time::ticks;
@@ -49,6 +49,15 @@ pub(crate) fn rtp_time(last: u32, arrived_at: Instant, now: Instant, clock_rate:
     last.wrapping_add(on).wrapping_sub(back)
 }
 
+/// To the client and back, by its report of now: it got that sender report in whose NTP time these are the
+/// bits in the middle, so long ago, both in 1/65,536 s (RFC 3550 §6.4.1). `None` if that can't be.
+pub(crate) fn round_trip(now: SystemTime, sent: u32, since: u32) -> Option<Duration> {
+    const PLAUSIBLE: u32 = 10 << 16;
+    let took = ((ntp(now) >> 16) as u32).wrapping_sub(sent).wrapping_sub(since);
+    let micros = u64::from(took) * 1_000_000 >> 16;
+    (took < PLAUSIBLE).then(|| Duration::from_micros(micros))
+}
+
 /// The reports of these streams at this moment, in compound packets that a datagram takes.
 pub(crate) fn compounds(reports: &[StreamReport<'_>], at: SystemTime) -> Vec<Vec<u8>> {
     let (mut rest, mut compounds) = (reports, Vec::new());
@@ -82,7 +91,6 @@ fn compound(reports: &[StreamReport<'_>], ntp: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn report(ssrc: u32, cname: &str) -> StreamReport<'_> {
         let sent = Sent { packets: 3, octets: 4_000 };
@@ -118,6 +126,18 @@ mod tests {
         let huge: Vec<_> = (0..2).map(|ssrc| report(ssrc, &long)).collect();
         assert_eq!(compounds(&huge, SystemTime::UNIX_EPOCH).len(), 1);
         assert!(compounds(&[], SystemTime::UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn a_round_trip_is_what_is_left_of_the_time_since_a_report() {
+        let sent = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        let middle = (ntp(sent) >> 16) as u32;
+        let held = 65_536 / 4;
+        let at = |ms| round_trip(sent + Duration::from_millis(ms), middle, held);
+        let error = at(300).unwrap().abs_diff(Duration::from_millis(50));
+        assert!(error < Duration::from_micros(20), "{error:?}");
+        assert_eq!(at(240), None, "it was not held so long");
+        assert_eq!(round_trip(sent, 5, 0), None, "of another time");
     }
 
     #[test]

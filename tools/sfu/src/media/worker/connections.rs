@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use stampede_core::dtls::has_plain_data;
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Output};
@@ -53,6 +54,14 @@ impl Worker {
             self.received.dropped += 1;
             return;
         }
+        if !peer.admits(source, datagram) {
+            self.received.refused += 1;
+            return;
+        }
+        if has_plain_data(datagram) {
+            self.received.malformed += 1;
+            return;
+        }
         let nominating = stun::nominates(datagram).then_some(source);
         if let Some(compound) = peer.open_rtcp(datagram)
             && !self.hear(index, &compound)
@@ -65,6 +74,12 @@ impl Worker {
         match peer.receive(source, self.factory.address(), datagram, at) {
             Ok(true) => self.drain(index, nominating),
             Ok(false) => self.received.unknown += 1,
+            // As long as DTLS has agreed on no keys anybody can write what it can't read.
+            Err(failure) if peer.is_joining() => {
+                tracing::debug!(peer = peer.key().0, %failure, "a datagram that can't be read");
+                self.received.malformed += 1;
+                self.drain(index, None);
+            }
             Err(failure) => self.fail(index, failure),
         }
     }
@@ -89,11 +104,13 @@ impl Worker {
                         Endpoint { protocol: transmit.proto, address: transmit.destination };
                     // str0m answers nothing but authentic checks.
                     let answers = stun::is_check(&transmit.contents);
-                    peer.transmit(&mut self.socket, transmit, self.now);
+                    let mut refused = !peer.transmit(&mut self.socket, transmit, self.now);
                     if answers {
                         let nominates = nominating == Some(destination);
-                        self.peers.learn_address(index, destination, nominates, self.now);
+                        refused |=
+                            !self.peers.learn_address(index, destination, nominates, self.now);
                     }
+                    self.received.refused += u64::from(refused);
                 }
                 Ok(Output::Timeout(at)) => {
                     self.schedule(index, at);
@@ -162,11 +179,13 @@ impl Worker {
                 }
             }
             RtcEvent::ChannelData(data) => {
-                if let Some(peer) = self.peers.get(index)
-                    && let Some(label) = peer.channel_label(data.id)
-                {
-                    self.messages.received += 1;
-                    self.events.emit_data(peer.key(), label, data.data);
+                let Some(peer) = self.peers.get(index) else { return };
+                match peer.channel_label(data.id) {
+                    Some(label) => {
+                        self.messages.received += 1;
+                        self.events.emit_data(peer.key(), label, data.data);
+                    }
+                    None => self.messages.ignored += 1,
                 }
             }
             _ => {}
@@ -177,13 +196,26 @@ impl Worker {
     /// something in it of what the client sends itself, or when packets arrived.
     fn hear(&mut self, index: usize, compound: &[u8]) -> bool {
         let mut for_str0m = false;
+        let (began, wall) = self.wall;
+        let wall = wall + self.now.saturating_duration_since(began);
         for told in told(compound) {
             match told {
-                Told::Report => {
-                    let peer = self.peers.get_mut(index);
-                    if let Some(congestion) = peer.and_then(|peer| peer.congestion_mut()) {
+                Told::Report(blocks) => {
+                    let Some(peer) = self.peers.get_mut(index) else { return false };
+                    peer.learn_round_trip(blocks, wall);
+                    if let Some(congestion) = peer.congestion_mut() {
                         congestion.count_report();
                     }
+                }
+                Told::SenderReport(blocks) => {
+                    for_str0m = true;
+                    if let Some(peer) = self.peers.get_mut(index) {
+                        peer.learn_round_trip(blocks, wall);
+                    }
+                }
+                Told::Malformed => {
+                    self.received.malformed += 1;
+                    return false;
                 }
                 Told::Estimate(bitrate_bps) => {
                     if self.factory.congestion() == Congestion::Remb {
@@ -223,10 +255,11 @@ impl Worker {
         subscription.count_nack(missing.sequences());
         let track = subscription.track();
         let Some(known) = self.tracks.get(track) else { return };
+        let repeats_after = peer.repeats_after();
         let sending = peer.sending(&mut self.socket, self.now, (self.clock)());
         let Some((subscriptions, mut egress, _)) = sending else { return };
         if let Some(subscription) = subscriptions.of_track(track) {
-            subscription.resend(&mut egress, known, missing.sequences());
+            subscription.resend(&mut egress, known, missing.sequences(), repeats_after);
         }
     }
 
@@ -245,6 +278,7 @@ impl Worker {
     pub(super) fn ice_restarted(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         peer.way().restart(self.now);
+        peer.addresses().restarted();
         peer.begin_way_anew();
         let (key, ufrag) = (peer.key(), peer.local_ufrag());
         self.peers.add_ufrag(index, ufrag);

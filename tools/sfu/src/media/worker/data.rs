@@ -3,7 +3,7 @@
 use stampede_impair::{Rng, seeded};
 
 use super::Worker;
-use crate::media::message::{DATA_TRACK_CHANNEL, DATA_TRACK_HANDLE, PeerKey};
+use crate::media::message::{DATA_TRACK_CHANNEL, DATA_TRACK_HANDLE, PeerKey, RELIABLE_CHANNEL};
 
 /// What became of data messages, and which are dropped on purpose.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub(super) struct Messages {
     pub(super) received: u64,
     pub(super) sent: u64,
     pub(super) unsent: u64,
+    pub(super) unsent_reliable: u64,
+    pub(super) ignored: u64,
     pub(super) withheld: u64,
     share: f64,
     rng: Rng,
@@ -20,7 +22,8 @@ impl Messages {
     /// `drop` is the share that is dropped on purpose, and a seed.
     pub(super) fn new((share, seed): (f64, u64)) -> Self {
         let rng = seeded(seed, "data");
-        Self { received: 0, sent: 0, unsent: 0, withheld: 0, share, rng }
+        let (received, sent, unsent, unsent_reliable, ignored, withheld) = Default::default();
+        Self { received, sent, unsent, unsent_reliable, ignored, withheld, share, rng }
     }
 
     /// Whether the next one is dropped on purpose.
@@ -51,16 +54,20 @@ impl Worker {
     }
 
     fn deliver_one(&mut self, key: PeerKey, channel: &str, payload: &[u8]) {
-        let Some(index) = self.peers.index_of(key) else { return };
         if self.messages.is_withheld() {
             return;
         }
-        let peer = self.peers.get_mut(index);
-        if peer.is_some_and(|peer| peer.write_data(channel, payload)) {
-            self.messages.sent += 1;
-            self.advance(index);
-        } else {
-            self.messages.unsent += 1;
+        let index = self.peers.index_of(key);
+        let peer = index.and_then(|index| self.peers.get_mut(index));
+        match (index, peer.is_some_and(|peer| peer.write_data(channel, payload))) {
+            (Some(index), true) => {
+                self.messages.sent += 1;
+                self.advance(index);
+            }
+            _ => {
+                self.messages.unsent += 1;
+                self.messages.unsent_reliable += u64::from(channel == RELIABLE_CHANNEL);
+            }
         }
     }
 }

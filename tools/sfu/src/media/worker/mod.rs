@@ -94,6 +94,8 @@ struct Received {
     datagram: Vec<u8>,
     unknown: u64,
     dropped: u64,
+    refused: u64,
+    malformed: u64,
 }
 
 impl Worker {
@@ -221,7 +223,7 @@ impl Worker {
     /// Feeds what came over TCP to the peers, connection by connection.
     fn receive_tcp(&mut self, unix_now_ns: u64) {
         for i in 0.. {
-            let Some((source, payload, stamp)) = self.socket.over_tcp(i) else { return };
+            let Some((source, payload, stamp)) = self.socket.over_tcp(i) else { break };
             let Some(peer) = self.peers.of_datagram(source, payload) else {
                 self.received.unknown += 1;
                 continue;
@@ -230,6 +232,10 @@ impl Worker {
             self.received.datagram.extend_from_slice(payload);
             let at = self.arrival(unix_now_ns, stamp);
             self.take(peer, source, at);
+        }
+        for i in 0.. {
+            let Some(closed) = self.socket.closed_tcp(i) else { return };
+            self.peers.vacate(closed);
         }
     }
 
@@ -302,6 +308,8 @@ impl Worker {
             datagrams_in: stats.datagrams_in,
             datagrams_out: stats.datagrams_out,
             datagrams_unknown: self.received.unknown,
+            addresses_refused: self.received.refused,
+            datagrams_malformed: self.received.malformed,
             send_errors: stats.send_errors,
             undeliverable: stats.undeliverable + self.socket.tcp_undeliverable(),
             send_queue_full: stats.send_queue_full + self.socket.tcp_unsent(),
@@ -311,6 +319,8 @@ impl Worker {
             messages_received: self.messages.received,
             messages_sent: self.messages.sent,
             messages_unsent: self.messages.unsent,
+            messages_unsent_reliable: self.messages.unsent_reliable,
+            messages_ignored: self.messages.ignored,
             messages_withheld: self.messages.withheld,
             messages_dropped: self.events.messages_dropped(),
             joins_dropped: self.joins.dropped(),
