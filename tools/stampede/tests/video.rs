@@ -6,7 +6,7 @@ mod common;
 
 use std::process::Command;
 
-use common::small::{assert_flawless, assert_layer, small};
+use common::small::{assert_flawless, assert_layer, longer, small};
 use common::{Ended, beside, run};
 use serde_json::Value;
 use stampede_testing::skip;
@@ -190,6 +190,44 @@ fn h264_files_are_simulcast_too() {
     assert_flawless(&ended, 6, 5.0);
     assert_eq!(ended.number("/video/frames/decodable"), ended.number("/video/frames/received"));
     assert_eq!(ended.report()["run"]["options"]["video"].as_array().unwrap().len(), 3);
+}
+
+/// The built-in clip of 180p under another timebase, with RTP's timestamps, every fifth frame hidden, and 3 s
+/// of pause after each 50.
+fn odd_file() -> Vec<u8> {
+    const CLIP: &[u8] = include_bytes!("../../../engine/media/clips/video-180p.ivf");
+    let mut file = CLIP.to_vec();
+    file[16..24].copy_from_slice(&[30, 0, 0, 0, 1, 0, 0, 0]);
+    let (mut at, mut frame) = (32, 0_u64);
+    while at < file.len() {
+        let bytes = u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+        let ticks = frame * 3_600 + frame / 50 * 270_000;
+        file[at + 4..at + 12].copy_from_slice(&ticks.to_le_bytes());
+        if frame % 5 == 3 {
+            // show_frame (RFC 6386 §9.1).
+            file[at + 12] &= !0x10;
+        }
+        (at, frame) = (at + 12 + bytes, frame + 1);
+    }
+    file
+}
+
+/// What its timestamps are is certain, so it plays as it is meant; nobody sees what is hidden, and its pauses
+/// are its own.
+#[test]
+fn a_file_of_odd_timing_plays_as_it_is_meant_and_its_pauses_are_nobodys_fault() {
+    let _beside = beside();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("odd.ivf");
+    std::fs::write(&path, odd_file()).unwrap();
+    let ended = run(&longer(&["--video", path.to_str().unwrap()]));
+    assert_flawless(&ended, 6, 5.0);
+    let notice = "odd.ivf would have 120.0000 s a frame by its timebase; its timestamps are RTP's";
+    assert!(ended.stderr.contains(notice), "{}", ended.stderr);
+    let number = |name: &str| ended.number(&format!("/video/{name}"));
+    assert!(number("watch_ratio") > 0.99 && number("interruptions/count") == 0.0);
+    assert!(number("freezes/count") >= 5.0, "a browser counts them");
+    assert_eq!(number("freezes/causes/silent/count"), number("freezes/count"));
 }
 
 /// The codec of each video stream that subscribers got.
