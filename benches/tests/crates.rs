@@ -208,6 +208,7 @@ const CRATES: &[Row] = &[
         never: &["str0m"],
         system: false,
     },
+    Row { name: "stampede-http", uses: &[], never: &["str0m"], system: true },
     Row {
         name: "stampede-sfu",
         uses: &[
