@@ -272,6 +272,7 @@ const CRATES: &[Row] = &[
         uses: &[
             "stampede-counters",
             "stampede-engine",
+            "stampede-http",
             "stampede-impair",
             "stampede-output",
             "stampede-report",
