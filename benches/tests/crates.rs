@@ -214,6 +214,7 @@ const CRATES: &[Row] = &[
         uses: &[
             "stampede-core",
             "stampede-counters",
+            "stampede-http",
             "stampede-impair",
             "stampede-media",
             "stampede-sdp",

@@ -300,6 +300,11 @@ impl Hub {
         let reason = if allowed { Reason::Ok } else { Reason::NotAllowed };
         if allowed {
             apply_update(&mut participant.info, update.clone());
+            // Or the next token would take it back (LiveKit `pkg/rtc/participant.go`, `SetMetadata`).
+            let (info, claims) = (&participant.info, &mut participant.claims);
+            claims.name.clone_from(&info.name);
+            claims.metadata.clone_from(&info.metadata);
+            claims.attributes.clone_from(&info.attributes);
         }
         participant.send(Message::RequestResponse(proto::RequestResponse {
             request_id: update.request_id,
@@ -308,6 +313,7 @@ impl Hub {
             ..proto::RequestResponse::default()
         }));
         if allowed {
+            participant.refresh_token();
             self.announce_update(&who.room, &who.sid);
         }
     }
