@@ -209,11 +209,13 @@ const CRATES: &[Row] = &[
         never: &["str0m"],
         system: false,
     },
+    Row { name: "stampede-http", uses: &[], never: &["str0m"], system: true },
     Row {
         name: "stampede-sfu",
         uses: &[
             "stampede-core",
             "stampede-counters",
+            "stampede-http",
             "stampede-impair",
             "stampede-media",
             "stampede-protobuf",
@@ -290,6 +292,7 @@ const CRATES: &[Row] = &[
         uses: &[
             "stampede-counters",
             "stampede-engine",
+            "stampede-http",
             "stampede-impair",
             "stampede-output",
             "stampede-report",

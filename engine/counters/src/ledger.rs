@@ -80,7 +80,8 @@ counters! {
         joins_v1: u64 = Times, Neither;
         /// WebSocket upgrades refused, any reason.
         joins_refused: u64 = Times, Lower;
-        /// Signalling connections closed because the client read too slowly (queue of 200 full).
+        /// Signalling connections closed because the client read too slowly: 200 messages waited for it, or
+        /// one for 10 s.
         signalling_overflows: u64 = Times, Lower;
         /// Signalling messages that were not carried out because they can't be read, or hold more than
         /// anybody has use for.
@@ -91,6 +92,13 @@ counters! {
         /// Messages of data channels for participants without a connection to get them by, once for each
         /// of them.
         messages_undeliverable: u64 = Messages, Lower;
+        /// Signalling connections closed because the client said nothing for 30 s, not even in answer to pings.
+        signalling_timeouts: u64 = Times, Lower;
+        /// Connections closed before they joined because a request took too long, or the next one did not
+        /// come.
+        connections_timed_out: u64 = Times, Neither;
+        /// Connections closed before they joined because another one needed their place.
+        connections_displaced: u64 = Times, Lower;
         /// New signalling connections that took over a participant.
         resumes: u64 = Times, Neither;
         /// Those that were told to join anew, because there was no such participant.

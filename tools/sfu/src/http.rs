@@ -2,17 +2,18 @@
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper_util::rt::TokioIo;
 use livekit_protocol::client_info::Capability;
 use livekit_token::Claims;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use stampede_http::Limits;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use crate::auth::{AuthError, may_join};
 use crate::hub::{Client, Connections, JoinRequest};
@@ -25,11 +26,11 @@ use crate::ws::{self, Entry};
 /// Largest body of a RoomService call; a larger one is refused with 413.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Largest signalling message of a client (LiveKit `pkg/service/rtcservice.go`, 2 MiB).
-const MESSAGE_BYTES_MAX: usize = 2 << 20;
-
-/// Buffers of a WebSocket; the library's default of 128 KiB each is too much for thousands.
-const SOCKET_BUFFER_BYTES: usize = 4 << 10;
+/// Connections that have not joined: so many are accepted at a time, however many have. As many participants
+/// as one machine can carry may connect at once, all from one address, and take seconds to say what they
+/// want; beyond that, what is idle for a second makes room for others.
+pub(crate) const LIMITS: Limits =
+    Limits { connections_max: 16_384, source_connections_max: 12_288 };
 
 pub(crate) fn router(state: ServerState) -> Router {
     Router::new()
@@ -211,19 +212,17 @@ async fn validate<Q: Entering>(
     }
 }
 
-/// An upgrade to a websocket, or a request that is none.
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-
 /// Lets a client in whose request says what it wants.
 async fn join<Q: Entering>(
     State(state): State<ServerState>,
     Query(query): Query<Q>,
-    headers: HeaderMap,
-    upgrade: Upgrade,
+    mut request: Request,
 ) -> Response {
-    // As LiveKit answers a request that is none.
-    let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
-    let entry = match query.entry(&state, &headers) {
+    // As LiveKit answers a request that is none to become a websocket.
+    let Ok(response) = create_response_with_body(&request, Body::empty) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let entry = match query.entry(&state, request.headers()) {
         Ok(entry) => entry,
         Err(error) => {
             state.hub().count_refused_join();
@@ -233,12 +232,14 @@ async fn join<Q: Entering>(
     if state.hub().refuses() {
         return (StatusCode::SERVICE_UNAVAILABLE, "refused on purpose\n").into_response();
     }
-    upgrade
-        .max_message_size(MESSAGE_BYTES_MAX)
-        .max_frame_size(MESSAGE_BYTES_MAX)
-        .read_buffer_size(SOCKET_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .on_upgrade(move |socket| ws::run(socket, state, entry))
+    let upgrading = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrading.await {
+            Ok(upgraded) => ws::run(TokioIo::new(upgraded), state, entry).await,
+            Err(error) => tracing::debug!(%error, "a client left before it was a websocket"),
+        }
+    });
+    response
 }
 
 async fn room_service(

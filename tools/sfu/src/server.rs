@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use stampede_http::Event as HttpEvent;
 use stampede_impair::Cohorts;
 use stampede_udp::{BackendLimits, BackendReport, OpenError, SocketBuffers};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 
 use crate::auth::Auth;
 use crate::faults::{Malformer, Refusals, Stalls};
-use crate::http::router;
+use crate::http::{LIMITS, router};
 use crate::hub::Hub;
 use crate::hub::messages::Relaying;
 use crate::media::connection::ConnectionConfig;
@@ -341,7 +342,16 @@ async fn signal(
     mut events: mpsc::Receiver<Event>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let serve = async { axum::serve(NoDelay(listener), router(state.clone())).await };
+    let count = |event| match event {
+        HttpEvent::TimedOut => state.hub().count_connection_timeout(),
+        HttpEvent::Displaced => state.hub().count_displaced_connection(),
+        HttpEvent::Refused(error) => tracing::warn!(
+            "the SFU can't let clients in: {error}; if it may have more files open (ulimit -n), it can \
+             carry more. It goes on trying"
+        ),
+    };
+    let limits = LIMITS.within_descriptors();
+    let serve = stampede_http::serve(listener, router(state.clone()), limits, count);
     let pump = async {
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND_MAX);
         while events.recv_many(&mut batch, EVENTS_PER_ROUND_MAX).await > 0 {
@@ -362,11 +372,7 @@ async fn signal(
         }
     };
     tokio::select! {
-        result = serve => {
-            if let Err::<(), io::Error>(error) = result {
-                tracing::error!(%error, "HTTP ended");
-            }
-        }
+        never = serve => match never {},
         () = pump => {}
         () = clock => {}
         _ = stopped.changed() => {}
@@ -374,24 +380,4 @@ async fn signal(
     state.hub().shut_down();
     // Lets the goodbyes leave.
     tokio::time::sleep(Duration::from_millis(20)).await;
-}
-
-/// Accepts with Nagle's algorithm off: signalling is small messages that are waited for.
-struct NoDelay(TcpListener);
-
-impl axum::serve::Listener for NoDelay {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-        (stream, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
 }

@@ -5,10 +5,14 @@
 mod common;
 
 use common::{Client, KEY, SECRET, grants, http, start, token, url_v1};
+use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, VideoGrants};
 use prost::Message;
 use stampede_sfu::{Ledger, Sfu};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
@@ -200,6 +204,38 @@ async fn the_ledger_is_served_to_those_who_may_list_rooms() {
     let ledger: Ledger = serde_json::from_slice(&body).unwrap();
     assert_eq!((ledger.signalling.attendance.joins, ledger.workers.len()), (1, 2));
     assert_eq!(http(&sfu, "GET", "/debug/ledger", &[], b"").await.0, 401);
+}
+
+/// The code that the SFU closes a websocket with.
+async fn close_code(ws: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> u16 {
+    loop {
+        match ws.next().await.unwrap().unwrap() {
+            Frame::Close(close) => return close.unwrap().code.into(),
+            _ => continue,
+        }
+    }
+}
+
+async fn websocket(sfu: &Sfu) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let token = token("alice", grants("room"));
+    let url = format!("{}/rtc?access_token={token}&protocol=17", sfu.url());
+    tokio_tungstenite::connect_async(url).await.unwrap().0
+}
+
+#[tokio::test]
+async fn a_websocket_is_told_why_it_is_closed() {
+    let sfu = start("", 1);
+    let mut ws = websocket(&sfu).await;
+    // What is left of it unread must not reset the connection, or its sender would never know why.
+    let _ = ws.send(Frame::Binary(vec![0; 3 << 20].into())).await;
+    assert_eq!(close_code(&mut ws).await, 1_009);
+    let mut ws = websocket(&sfu).await;
+    ws.send(Frame::Text("{}".into())).await.unwrap();
+    assert_eq!(close_code(&mut ws).await, 1_003);
+    let mut ws = websocket(&sfu).await;
+    let ended = tokio::task::spawn_blocking(move || sfu.stop());
+    assert_eq!(close_code(&mut ws).await, 1_001);
+    ended.await.unwrap();
 }
 
 #[test]

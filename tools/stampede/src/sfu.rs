@@ -7,7 +7,7 @@ use stampede_run::embedded::{Answer, Ready};
 use stampede_sfu::{Sfu, SfuOptions};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Lines};
 
-use crate::flags::{SfuFlags, sfu_options};
+use crate::flags::{SfuFlags, known_secret_warning, sfu_options};
 use crate::signals;
 
 /// `stampede sfu`.
@@ -29,6 +29,7 @@ fn alone(runtime: &tokio::runtime::Runtime, flags: &SfuFlags) -> Result<Exit, Fa
     let mut options = sfu_options(flags)?;
     let short = flags.short().spec();
     options.impair.extend(short.map_err(|error| Failure::config(format!("sfu: --drop: {error}")))?);
+    let warning = known_secret_warning(&options);
     let sfu = start(options)?;
     runtime.block_on(async {
         let first_signal = signals::first();
@@ -38,6 +39,9 @@ fn alone(runtime: &tokio::runtime::Runtime, flags: &SfuFlags) -> Result<Exit, Fa
             sfu.url(),
             flags.api_key
         ));
+        if let Some(warning) = warning {
+            stampede_output::say(&warning);
+        }
         let _armed = first_signal.await;
         match sfu.ledger() {
             Ok(ledger) => print_line(&ledger),

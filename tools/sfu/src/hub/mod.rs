@@ -33,7 +33,7 @@ use stampede_impair::{Rng, seeded};
 use self::data_tracks::DataTracks;
 use self::messages::Relaying;
 pub(crate) use self::moves::MoveError;
-use self::outbox::{Outbox, SignalKey};
+use self::outbox::{Hangup, Outbox, SignalKey};
 pub(crate) use self::resume::UnknownParticipant;
 use self::room::{Participant, Room, RoomTrack, Setting, Signal};
 use self::session::{Overdue, Session};
@@ -167,6 +167,21 @@ impl Hub {
     /// A client's signalling connection was closed because it read too slowly.
     pub(crate) fn count_signalling_overflow(&mut self) {
         self.counted.signalling_overflows += 1;
+    }
+
+    /// A client's signalling connection was closed because it answered no pings.
+    pub(crate) fn count_signalling_timeout(&mut self) {
+        self.counted.signalling_timeouts += 1;
+    }
+
+    /// A connection was closed before it joined, because something took too long.
+    pub(crate) fn count_connection_timeout(&mut self) {
+        self.counted.connections_timed_out += 1;
+    }
+
+    /// A connection was closed before it joined, because another one needed its place.
+    pub(crate) fn count_displaced_connection(&mut self) {
+        self.counted.connections_displaced += 1;
     }
 
     /// What signalling knows of the ledger: everything but the tracks and workers.
@@ -380,7 +395,11 @@ impl Hub {
         if tell {
             participant.send(Message::Leave(messages::leave(reason)));
         }
-        if let Some(key) = participant.hang_up() {
+        let why = match reason {
+            proto::DisconnectReason::ServerShutdown => Hangup::ServerEnds,
+            _ => Hangup::Over,
+        };
+        if let Some(key) = participant.hang_up(why) {
             self.signals.remove(&key);
         }
         for (peer, _) in participant.peers() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 /// Signalling messages waiting for one client at most (LiveKit `routing/messagechannel.go`).
-/// A client that reads so slowly that it is full loses its signalling connection.
+/// A client that reads so slowly that it is full loses its signalling connection, which is counted.
 pub(crate) const OUTBOX_MESSAGES_MAX: usize = 200;
 
 /// A websocket; never reused while the process lives. A participant that resumes has another.
@@ -18,8 +18,19 @@ pub(crate) struct SignalKey(pub(super) u64);
 pub(crate) enum OutboxItem {
     /// Send this binary frame.
     Frame(Bytes),
+    /// Make the client a fresh token and send it: what it may do, or what is known of it, has changed.
+    FreshToken,
     /// Close the connection.
-    Close,
+    Close(Hangup),
+}
+
+/// Why the rooms close a websocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    /// Everything was said.
+    Over,
+    /// The server ends.
+    ServerEnds,
 }
 
 /// The way to one client's WebSocket task.

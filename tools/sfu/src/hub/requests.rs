@@ -330,6 +330,11 @@ impl Hub {
             Reason::LimitExceeded
         } else {
             participant.info = info;
+            // Or the next token would take it back (LiveKit `pkg/rtc/participant.go`, `SetMetadata`).
+            let (info, claims) = (&participant.info, &mut participant.claims);
+            claims.name.clone_from(&info.name);
+            claims.metadata.clone_from(&info.metadata);
+            claims.attributes.clone_from(&info.attributes);
             Reason::Ok
         };
         participant.send(Message::RequestResponse(proto::RequestResponse {
@@ -339,6 +344,7 @@ impl Hub {
             ..proto::RequestResponse::default()
         }));
         if reason == Reason::Ok {
+            participant.refresh_token();
             self.announce_update(&who.room, &who.sid);
         }
     }

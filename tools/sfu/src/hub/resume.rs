@@ -6,7 +6,7 @@ use livekit_protocol as proto;
 use livekit_token::Claims;
 use proto::signal_response::Message;
 
-use super::outbox::{Outbox, SignalKey};
+use super::outbox::{Hangup, Outbox, SignalKey};
 use super::room::{Participant, Signal};
 use super::session::{ResumeEnd, SignalLost};
 use super::{Hub, Place, messages};
@@ -37,7 +37,7 @@ impl Hub {
         let room = self.rooms.get_mut(&place.room);
         let participant = room.and_then(|room| room.participants.get_mut(&place.sid));
         let Some(participant) = participant else { return };
-        if let Some(key) = participant.hang_up() {
+        if let Some(key) = participant.hang_up(Hangup::Over) {
             self.signals.remove(&key);
         }
         match participant.session.signal_lost(self.now, self.departure_time) {
@@ -65,7 +65,7 @@ impl Hub {
         self.counted.media_lost += 1;
         participant.session.media_lost(role, self.now, self.departure_time);
         participant.send(Message::Leave(messages::leave_to_resume()));
-        if let Some(key) = participant.hang_up() {
+        if let Some(key) = participant.hang_up(Hangup::Over) {
             self.signals.remove(&key);
         }
         let (worker, subscriber) = (participant.worker, participant.subscriber);
@@ -96,7 +96,7 @@ impl Hub {
             self.counted.resumes_refused += 1;
             return Err(UnknownParticipant);
         };
-        if let Some(former) = participant.hang_up() {
+        if let Some(former) = participant.hang_up(Hangup::Over) {
             self.signals.remove(&former);
         }
         participant.signal = Some(Signal { key, outbox });

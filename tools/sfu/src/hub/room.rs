@@ -14,7 +14,7 @@ use super::bandwidth::Allotment;
 use super::codecs::{Backup, Takes};
 use super::data_tracks::DataTracks;
 use super::messages;
-use super::outbox::{Outbox, OutboxItem, SignalKey};
+use super::outbox::{Hangup, Outbox, OutboxItem, SignalKey};
 use super::session::Session;
 use crate::media::handle::WorkerHandle;
 use crate::media::message::{Command, PeerKey, PeerLabel, Role, TrackKey, TrackOffer, Wanted};
@@ -379,10 +379,17 @@ impl Participant {
         }
     }
 
+    /// Has a fresh token sent to it.
+    pub(super) fn refresh_token(&self) {
+        if let Some(signal) = &self.signal {
+            signal.outbox.push(OutboxItem::FreshToken);
+        }
+    }
+
     /// Takes its websocket from it, which is closed once what was said has left.
-    pub(super) fn hang_up(&mut self) -> Option<SignalKey> {
+    pub(super) fn hang_up(&mut self, why: Hangup) -> Option<SignalKey> {
         let signal = self.signal.take()?;
-        signal.outbox.push(OutboxItem::Close);
+        signal.outbox.push(OutboxItem::Close(why));
         Some(signal.key)
     }
 

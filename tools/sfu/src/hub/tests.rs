@@ -115,7 +115,8 @@ impl Socket {
                 OutboxItem::Frame(frame) => {
                     messages.extend(proto::SignalResponse::decode(frame).unwrap().message);
                 }
-                OutboxItem::Close => return (messages, true),
+                OutboxItem::FreshToken => {}
+                OutboxItem::Close(_) => return (messages, true),
             }
         }
         (messages, false)

@@ -31,7 +31,7 @@ pub(crate) use outputs::{outputs, run_outputs};
 pub(crate) use pages::{CompletionsFlags, ManFlags};
 pub(crate) use reports::{CompareFlags, ReportFlags};
 pub(crate) use run::RunFlags;
-pub(crate) use sfu::{SfuFlags, sfu_options};
+pub(crate) use sfu::{SfuFlags, known_secret_warning, sfu_options};
 pub(crate) use tools::DoctorFlags;
 
 /// Stampede: a WebRTC load engine for LiveKit.

@@ -12,6 +12,9 @@ use stampede_scenario::{Secret, Shorthand};
 use stampede_sfu::impair::{Spec, Window};
 use stampede_sfu::{Congestion, IceServer, SfuFaults, SfuOptions};
 
+/// The API secret where none is given, as `livekit-server --dev` has it.
+const KNOWN_SECRET: &str = "secret";
+
 /// Run the embedded LiveKit-compatible SFU alone.
 ///
 /// When it is ready it prints one line of JSON with its URL to stdout; SIGINT ends it and prints
@@ -133,6 +136,19 @@ impl SfuFlags {
     }
 }
 
+/// What is to be said to who lets others reach an SFU whose secret everybody knows.
+pub(crate) fn known_secret_warning(options: &SfuOptions) -> Option<String> {
+    let bind = options.bind_ip.to_canonical();
+    if bind.is_loopback() || options.api_secret != KNOWN_SECRET {
+        return None;
+    }
+    Some(format!(
+        "--bind {bind}: other machines can reach this SFU, and everybody knows its API secret, which is the \
+         built-in one: whoever likes may join, publish and end rooms; give --api-key and --api-secret, or \
+         LIVEKIT_API_KEY and LIVEKIT_API_SECRET in the environment"
+    ))
+}
+
 /// What a lone SFU is started with, but for what [`SfuFlags::short`] adds.
 ///
 /// # Errors
@@ -162,7 +178,7 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
         api_secret: flags
             .api_secret
             .as_ref()
-            .map_or_else(|| "secret".to_owned(), |secret| secret.expose().to_owned()),
+            .map_or_else(|| KNOWN_SECRET.to_owned(), |secret| secret.expose().to_owned()),
         workers: cores.len().max(1),
         cores,
         departure_time: flags.departure_time,
@@ -183,4 +199,42 @@ pub(crate) fn sfu_options(flags: &SfuFlags) -> Result<SfuOptions, Failure> {
     };
     options.validate().map_err(|error| Failure::config(format!("sfu: {error}")))?;
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        flags: SfuFlags,
+    }
+
+    #[test]
+    fn a_known_secret_is_warned_of_where_others_can_use_it() {
+        let warning = |words: &[&str]| {
+            let words = [&["sfu"], words].concat();
+            known_secret_warning(&sfu_options(&Words::parse_from(words).flags).unwrap())
+        };
+        let own = "--api-secret=a-secret-of-32-characters-at-least";
+        assert_eq!(warning(&["--api-secret=secret"]), None);
+        assert_eq!(warning(&["--bind=127.0.0.2", "--api-secret=secret"]), None);
+        assert_eq!(warning(&["--bind=::1", "--api-secret=secret"]), None);
+        assert_eq!(warning(&["--bind=192.0.2.1", own]), None);
+        for words in [
+            &["--bind=192.0.2.1", "--api-secret=secret"][..],
+            &["--bind=192.0.2.1", "--api-secret=secret", "--api-key=own"],
+            &["--bind=0.0.0.0", "--node-ip=192.0.2.1", "--api-secret=secret"],
+            &["--bind=2001:db8::1", "--api-secret=secret"],
+        ] {
+            let warning = warning(words).unwrap();
+            let bind = words[0].split_once('=').unwrap().1;
+            for word in [bind, "--api-key", "--api-secret"] {
+                assert!(warning.contains(word), "{warning}");
+            }
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! `--prometheus ADDR`: the run's figures for Prometheus, in base units and with bounded labels
 //! (worker, kind, reason; never a peer).
 //!
-//! What is shown is copied once a second from what the view shows; a scrape only formats it, so it
-//! reaches neither the workers nor the tasks of the run.
+//! What is shown is copied once a second from what the view shows; a scrape only formats it, on a thread
+//! of its own, so it reaches neither the workers nor the tasks of the run.
 
 mod serve;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -36,6 +37,11 @@ impl Exposed {
         if shown.elapsed.is_zero() || shown.second.t_s != progress.second.t_s {
             *shown = progress.clone();
         }
+    }
+
+    /// How long the run had gone on when it was last told.
+    fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed
     }
 }
 
@@ -257,7 +263,6 @@ mod table_tests;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use stampede_counters::{Figure, ReportCounters, Value};
     use stampede_report::running;

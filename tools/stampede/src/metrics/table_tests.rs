@@ -2,8 +2,6 @@
 
 #![allow(unreachable_pub, reason = "declarations are public wherever they stand")]
 
-use std::time::Duration;
-
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde_json::to_value;
