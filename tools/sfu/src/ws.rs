@@ -10,6 +10,7 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use livekit_protocol as proto;
 use livekit_token::Claims;
 use proto::signal_response::Message;
+use stampede_protobuf::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -18,8 +19,6 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as Frame};
-
-use stampede_protobuf::Refusal;
 
 use crate::bounded::{self, BoundedError};
 use crate::hub::outbox::{Hangup, OUTBOX_MESSAGES_MAX, Outbox, OutboxItem, SignalKey};

@@ -183,7 +183,7 @@ impl Accounts {
                     publishing: self.publications.get(&publication).unwrap_or(&nothing),
                     wanted: &track.wanted,
                     excused: &[],
-                    stands_still: false,
+                    still_max: Duration::ZERO,
                     rules: Rules::default(),
                 };
                 let tally = track.watch.tally(&facts, self.start, until);
