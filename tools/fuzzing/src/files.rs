@@ -48,13 +48,12 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         }
         file
     };
-    let whole = |codec: Codec| builtin_part(codec);
     let mut seeds = vec![
         ivf(b"VP80", &[frame(true), frame(false), frame(false)]),
         ivf(b"VP90", &[vec![0x82, 0x49, 0x83, 0x42, 0, 3, 0xf0, 2, 0xf6, 0], vec![0x86, 0, 1]]),
         ivf(b"AV01", &[vec![0x12, 0, 0x0a, 4, 0, 0, 0, 0, 0x32, 2, 0x10, 0], vec![0x12, 0]]),
     ];
-    seeds.extend([Codec::H264, Codec::H265, Codec::Opus, Codec::Vp9, Codec::Av1].map(whole));
+    seeds.extend([Codec::H264, Codec::H265, Codec::Opus, Codec::Vp9, Codec::Av1].map(builtin_part));
     seeds
 }
 

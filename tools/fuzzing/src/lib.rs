@@ -59,7 +59,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [8 << 20, 64],
         input_bytes_max: 4_096,
-        tries: 900,
+        tries: 1_800,
     },
     Target {
         name: "client_media",
@@ -68,7 +68,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [8 << 20, 256],
         input_bytes_max: 16_384,
-        tries: 900,
+        tries: 1_800,
     },
     Target {
         name: "client_publishing",
@@ -77,7 +77,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [16 << 20, 256],
         input_bytes_max: 4_096,
-        tries: 360,
+        tries: 720,
     },
     Target {
         name: "client_sdp",
@@ -86,7 +86,7 @@ pub static TARGETS: [Target; 13] = [
         words: sdp::WORDS,
         memory: [4 << 20, 128],
         input_bytes_max: 32_768,
-        tries: 900,
+        tries: 1_800,
     },
     Target {
         name: "sdp",
@@ -95,7 +95,7 @@ pub static TARGETS: [Target; 13] = [
         words: sdp::WORDS,
         memory: [64 << 10, 128],
         input_bytes_max: 65_536,
-        tries: 18_000,
+        tries: 36_000,
     },
     Target {
         name: "payloads",
@@ -104,7 +104,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [1 << 20, 128],
         input_bytes_max: 32_768,
-        tries: 18_000,
+        tries: 36_000,
     },
     Target {
         name: "files",
@@ -113,7 +113,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [1 << 20, 64],
         input_bytes_max: 1 << 20,
-        tries: 9_000,
+        tries: 18_000,
     },
     Target {
         name: "signal_responses",
@@ -122,7 +122,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [1 << 20, 400],
         input_bytes_max: 1 << 20,
-        tries: 18_000,
+        tries: 36_000,
     },
     Target {
         name: "sfu_datagrams",
@@ -131,7 +131,7 @@ pub static TARGETS: [Target; 13] = [
         words: &[],
         memory: [16 << 20, 64],
         input_bytes_max: 4_096,
-        tries: 360,
+        tries: 720,
     },
     Target {
         name: "sfu_sdp",
@@ -140,7 +140,7 @@ pub static TARGETS: [Target; 13] = [
         words: sdp::WORDS,
         memory: [16 << 20, 256],
         input_bytes_max: 32_768,
-        tries: 360,
+        tries: 720,
     },
     Target {
         name: "signal_requests",
@@ -150,7 +150,7 @@ pub static TARGETS: [Target; 13] = [
         // A worker's queue of commands takes 13 MB.
         memory: [20 << 20, 1_000],
         input_bytes_max: 65_536,
-        tries: 9_000,
+        tries: 2_000,
     },
     Target {
         name: "reports",
@@ -159,7 +159,7 @@ pub static TARGETS: [Target; 13] = [
         words: reports::WORDS,
         memory: [16 << 20, 400],
         input_bytes_max: 1 << 20,
-        tries: 240,
+        tries: 480,
     },
     Target {
         name: "values",
@@ -168,7 +168,7 @@ pub static TARGETS: [Target; 13] = [
         words: values::WORDS,
         memory: [1 << 20, 1_000],
         input_bytes_max: 512,
-        tries: 120_000,
+        tries: 4_000,
     },
 ];
 

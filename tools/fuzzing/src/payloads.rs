@@ -146,10 +146,10 @@ fn look(payload: &[u8], structure: &mut Option<stampede_media::dependency_descri
         let written = Descriptor::write(mandatory, None);
         assert_eq!(Mandatory::parse(&written).unwrap(), mandatory);
     }
-    if let Ok(mut descriptor) = Descriptor::parse(payload, structure.as_ref()) {
-        if let Some(new) = descriptor.structure.take() {
-            *structure = Some(*new);
-        }
+    if let Ok(mut descriptor) = Descriptor::parse(payload, structure.as_ref())
+        && let Some(new) = descriptor.structure.take()
+    {
+        *structure = Some(*new);
     }
 }
 

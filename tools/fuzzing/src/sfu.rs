@@ -29,8 +29,12 @@ pub(crate) fn datagrams(input: &[u8]) {
             break;
         }
         let how = input.u8();
-        // From its own address, or a stranger's.
-        let from = if how & 0x80 == 0 { MAD } else { usize::MAX };
+        // From its own address, a stranger's, or that of the other one.
+        let from = match how >> 6 {
+            0 | 1 => MAD,
+            2 => usize::MAX,
+            _ => WATCHES,
+        };
         match how & 7 {
             0 | 1 => fan_out.hears(from, input.piece()),
             // What it said itself, with some changes. (What others said, it does not hear.)

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, Claims, VideoGrants};
-use prost::Message as _;
 use stampede_udp::{BackendChoice, BackendLimits, Waker};
 use tokio::sync::{Notify, mpsc};
 
@@ -112,10 +111,10 @@ impl Rooms {
     /// The first or the second participant says this over its websocket, as if it had never left.
     pub fn hears(&mut self, participant: usize, frame: &[u8]) {
         let socket = &self.sockets[participant % self.sockets.len()];
-        if let Ok(proto::SignalRequest { message: Some(message) }) =
-            proto::SignalRequest::decode(frame)
-        {
-            self.hub.request(socket.key, message);
+        match crate::bounded::request(frame) {
+            Ok(Some(message)) => drop(self.hub.request(socket.key, message)),
+            Ok(None) => {}
+            Err(error) => self.hub.refuse_request(socket.key, &error),
         }
         self.settle();
     }
