@@ -283,7 +283,9 @@ impl VirtualSfu {
             loop {
                 match socket.queue.try_recv() {
                     Ok(OutboxItem::Frame(frame)) => said.push((id, Said::Frame(frame.to_vec()))),
-                    Ok(OutboxItem::Close) | Err(TryRecvError::Disconnected) => {
+                    // Of no use to anybody here.
+                    Ok(OutboxItem::FreshToken) => {}
+                    Ok(OutboxItem::Close(_)) | Err(TryRecvError::Disconnected) => {
                         said.push((id, Said::Close));
                         closed.push(id);
                         break;

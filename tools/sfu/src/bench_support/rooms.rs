@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use livekit_protocol as proto;
 use livekit_token::{AccessToken, Claims, VideoGrants};
 use stampede_udp::{BackendChoice, BackendLimits, Waker};
 use tokio::sync::{Notify, mpsc};
