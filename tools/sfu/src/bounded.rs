@@ -112,7 +112,7 @@ static DATA: Shape = Shape::new(
         Part::one(3, &[entry(1)]),
         Part::one(7, &[entry(4)]),
         Part::one(8, &[entry(3), Part::list(4, ENTRIES, &[entry(4)]), entry(5)]),
-        Part::one(13, &[entry(8), Part::one(9, &[entry(5)])]),
+        Part::one(13, &[entry(8), Part::one(9, &[entry(4)])]),
         Part::one(15, &[entry(3)]),
     ],
 );
