@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use axum::http::HeaderMap;
 use livekit_token::{AccessToken, VideoGrants};
+use prost::Message as _;
 use proto::signal_request::Message as Request;
 use stampede_udp::{BackendChoice, BackendLimits};
 use tokio::io::{DuplexStream, duplex};
