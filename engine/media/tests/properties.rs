@@ -326,7 +326,7 @@ proptest! {
         let mut ticks = Vec::new();
         for (frame, step) in frames.iter().zip(&steps) {
             let last = ticks.last().copied().unwrap_or(0);
-            ticks.push(if ticks.is_empty() { 0 } else { last + 90 + step });
+            ticks.push(if ticks.is_empty() { 0 } else { last + 300 + step });
             writer.frame((1 << 32) + ticks[ticks.len() - 1], frame, &mut file);
         }
         let patch = writer.finish();
