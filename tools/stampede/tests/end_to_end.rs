@@ -271,7 +271,8 @@ fn the_first_signal_ends_a_ramp_with_its_report() {
     let _beside = beside();
     let mut running = Running::start(&small(&["--subscribers=500", "--num-per-second=4"]));
     running.wait_for(" ramp ");
-    running.wait_for("joined 2/");
+    // Two, or twenty and some: on a busy machine no line may say just two.
+    running.wait_for("joined 2");
     running.signal(Signal::INT);
     // The ramp alone would take longer than any run here may.
     let ended = running.end();
