@@ -150,11 +150,11 @@ fn who_does_not_obey_sends_all_the_same() {
 fn a_report_of_arrivals_that_str0m_panics_at_is_none() {
     let (mut sim, keys) = publisher_with_keys(true, true);
     sim.run(Duration::from_secs(2));
-    let numbers = sim.server.events.iter().filter_map(|event| match event {
+    let mut numbers = sim.server.events.iter().filter_map(|event| match event {
         Event::RtpPacket(packet) => packet.header.ext_vals.transport_cc,
         _ => None,
     });
-    let number = numbers.last().unwrap();
+    let number = numbers.next_back().unwrap();
     // Of one packet: a run of no small deltas, and one of a large one.
     let mut report = vec![0x8f, 205, 0, 6, 0, 0, 0, 9, 0, 0, 0, 9];
     report.extend(number.to_be_bytes());

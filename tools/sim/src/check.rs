@@ -241,8 +241,9 @@ fn errors(watched: &[Watched]) -> Vec<ErrorFact> {
 fn watch_facts(watched: &[Watched]) -> WatchFacts {
     let subscribers: BTreeSet<usize> = watched.iter().map(|one| one.subscriber).collect();
     let mut facts = WatchFacts { subscribers: subscribers.len() as u64, ..Default::default() };
-    let mut groups: BTreeMap<(bool, Cause, Option<String>), Vec<(&Watched, Duration, bool)>> =
-        BTreeMap::new();
+    // Of each kind, cause and reason: whose gap, how long, and whether the picture came back.
+    type Gap<'a> = (&'a Watched, Duration, bool);
+    let mut groups: BTreeMap<(bool, Cause, Option<String>), Vec<Gap<'_>>> = BTreeMap::new();
     for one in watched {
         let video = one.publication.1;
         let missed = &mut facts.kinds[usize::from(!video)];

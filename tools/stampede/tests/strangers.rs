@@ -1,6 +1,6 @@
 //! Who connects and then does nothing stops nobody: at the embedded SFU, and at `--prometheus`.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod common;
 

@@ -293,8 +293,8 @@ fn a_packet_that_is_asked_for_again_and_again_is_sent_three_times_and_not_at_onc
         - began.saturating_duration_since(room.now);
     let sent = now - ms(10);
     let since = sent.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let middle = (since.as_secs() + 2_208_988_800) << 16
-        | u64::from(since.subsec_nanos()) * 65_536 / 1_000_000_000;
+    let fraction = u64::from(since.subsec_nanos()) * 65_536 / 1_000_000_000;
+    let middle = ((since.as_secs() + 2_208_988_800) << 16) | fraction;
     let mut report = vec![0x81, 201, 0, 7, 0, 0, 0, 9];
     report.extend(ssrc.to_be_bytes());
     report.extend([0; 12]);

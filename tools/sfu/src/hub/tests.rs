@@ -589,7 +589,6 @@ fn rooms_and_participants_are_bounded() {
         room: ROOM.into(),
         identity: "first".into(),
         destination_room: "further".into(),
-        ..Default::default()
     };
     assert_eq!(rig.hub.move_participant(&moved, |_| None), Err(MoveError::Full));
     rig.hub.load[0] = limits::PARTICIPANTS_MAX;

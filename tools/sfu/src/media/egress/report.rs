@@ -54,7 +54,7 @@ pub(crate) fn rtp_time(last: u32, arrived_at: Instant, now: Instant, clock_rate:
 pub(crate) fn round_trip(now: SystemTime, sent: u32, since: u32) -> Option<Duration> {
     const PLAUSIBLE: u32 = 10 << 16;
     let took = ((ntp(now) >> 16) as u32).wrapping_sub(sent).wrapping_sub(since);
-    let micros = u64::from(took) * 1_000_000 >> 16;
+    let micros = (u64::from(took) * 1_000_000) >> 16;
     (took < PLAUSIBLE).then(|| Duration::from_micros(micros))
 }
 
