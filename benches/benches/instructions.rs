@@ -335,7 +335,7 @@ fn send_small(mut sending: Sending) -> Sending {
     black_box(sending)
 }
 
-#[library_benchmark(config = at_most(3_600, ESTIMATES * SUBSCRIBERS as u64))]
+#[library_benchmark(config = at_most(4_000, ESTIMATES * SUBSCRIBERS as u64))]
 #[bench::of_fifty(args = (SUBSCRIBERS,), setup = Sending::told, teardown = Sending::check)]
 fn hear_estimates(mut sending: Sending) -> Sending {
     sending.room.listen();

@@ -1,5 +1,5 @@
 //! One row a stream (RFC 4180: a header, CRLF, quotes where needed). Unknown is an empty field. Text
-//! that a spreadsheet would take for a formula has an apostrophe in front; see [`inert`].
+//! that a spreadsheet would take for a formula has an apostrophe in front; see `inert`.
 
 use std::borrow::Cow;
 use std::error::Error;
