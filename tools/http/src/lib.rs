@@ -70,7 +70,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// These, but no more than this process may have files open, less [`DESCRIPTORS_RESERVED`], or half of
+    /// These, but no more than this process may have files open, less `DESCRIPTORS_RESERVED`, or half of
     /// them if there are few.
     #[must_use]
     pub fn within_descriptors(self) -> Self {
