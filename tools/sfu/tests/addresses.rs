@@ -7,7 +7,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, drive, grants, row, run_for, start, vp8};
+use common::{Client, drive, grants, row, run_for, start, subscribe, vp8};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use proto::signal_request::Message as Request;
@@ -91,16 +91,6 @@ impl Camera {
     }
 }
 
-async fn subscribe(sfu: &Sfu, identity: &str, track: &str) -> Client {
-    let grants = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
-    let mut client = Client::connect(sfu, identity, grants).await;
-    drive(&mut [&mut client], |c| {
-        c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| known == track)
-    })
-    .await;
-    client
-}
-
 /// Wire sequence numbers without a hole, whatever repairs there were.
 fn assert_whole(viewer: &Client, track: &str) {
     let mut seqs: Vec<u64> = viewer.packets[track].iter().map(|packet| packet.seq).collect();
@@ -114,9 +104,9 @@ fn assert_whole(viewer: &Client, track: &str) {
 async fn a_check_from_anothers_address_takes_nothing_from_who_lives_there() {
     let sfu = start("", 1);
     let (mut publisher, mut camera) = Camera::publish(&sfu, "publisher").await;
-    let mut viewer = subscribe(&sfu, "viewer", &camera.track).await;
-    let mut above = subscribe(&sfu, "above", &camera.track).await;
-    let mut below = subscribe(&sfu, "below", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
+    let mut above = subscribe(&sfu, ROOM, "above", &camera.track).await;
+    let mut below = subscribe(&sfu, ROOM, "below", &camera.track).await;
     above.subscriber.checks_from = Some(publisher.publisher.socket.try_clone().unwrap());
     below.subscriber.checks_from = Some(viewer.subscriber.socket.try_clone().unwrap());
     {
@@ -143,7 +133,7 @@ async fn a_check_from_anothers_address_takes_nothing_from_who_lives_there() {
 async fn a_viewer_whose_port_changes_is_followed_at_its_next_check() {
     let sfu = start("", 1);
     let (mut publisher, mut camera) = Camera::publish(&sfu, "publisher").await;
-    let mut viewer = subscribe(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     let clients = &mut [&mut publisher, &mut viewer];
     // More often than there is room for old addresses, and back to none of them.
     for _ in 0..3 {
@@ -160,7 +150,7 @@ async fn a_viewer_whose_port_changes_is_followed_at_its_next_check() {
 async fn a_publisher_whose_port_changes_is_heard_again_at_its_next_check() {
     let sfu = start("", 1);
     let (mut publisher, mut camera) = Camera::publish(&sfu, "publisher").await;
-    let mut viewer = subscribe(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     let clients = &mut [&mut publisher, &mut viewer];
     camera.stream(clients, |camera, c| camera.seen(c[1]) > 10).await;
     clients[0].publisher.change_port();
@@ -173,7 +163,7 @@ async fn a_publisher_whose_port_changes_is_heard_again_at_its_next_check() {
     camera.stream_for(clients, Duration::from_secs(1)).await;
     assert!(camera.seen(clients[1]) > before + 10, "nothing resent, or nothing went on");
     let asked = clients[0].keyframe_requests.len();
-    let late = &mut subscribe(&sfu, "late", &camera.track).await;
+    let late = &mut subscribe(&sfu, ROOM, "late", &camera.track).await;
     let clients = &mut [&mut publisher, &mut viewer, late];
     camera.stream(clients, |_, c| c[0].keyframe_requests.len() > asked).await;
 }
@@ -182,9 +172,9 @@ async fn a_publisher_whose_port_changes_is_heard_again_at_its_next_check() {
 async fn two_clients_that_got_each_others_ports_are_followed() {
     let sfu = start("", 1);
     let (mut publisher, mut camera) = Camera::publish(&sfu, "publisher").await;
-    let mut viewer = subscribe(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     let (mut other, mut other_camera) = Camera::publish(&sfu, "other").await;
-    let mut watching = subscribe(&sfu, "watching", &other_camera.track).await;
+    let mut watching = subscribe(&sfu, ROOM, "watching", &other_camera.track).await;
     {
         let clients = &mut [&mut publisher, &mut viewer];
         camera.stream(clients, |camera, c| camera.seen(c[1]) > 10).await;
@@ -205,7 +195,7 @@ async fn two_clients_that_got_each_others_ports_are_followed() {
 async fn a_tcp_connection_from_somebodys_udp_address_takes_nothing() {
     let sfu = start("", 1);
     let (mut publisher, mut camera) = Camera::publish(&sfu, "publisher").await;
-    let mut viewer = subscribe(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     let clients = &mut [&mut publisher, &mut viewer];
     camera.stream(clients, |camera, c| camera.seen(c[1]) > 10).await;
     let tcp = TcpSocket::new_v4().unwrap();

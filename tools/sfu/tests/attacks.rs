@@ -10,7 +10,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use base64::Engine as _;
-use common::{Camera, Client, drive, grants, http, options, run_for, start, token};
+use common::{Camera, Client, drive, grants, http, options, run_for, start, subscribe, token};
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
@@ -26,16 +26,6 @@ const ROOM: &str = "room";
 async fn camera(sfu: &Sfu) -> Camera {
     let grants = VideoGrants { can_subscribe: Some(false), ..grants(ROOM) };
     Camera::publish(Client::connect(sfu, "publisher", grants).await, "camera").await
-}
-
-async fn viewer(sfu: &Sfu, identity: &str, track: &str) -> Client {
-    let grants = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
-    let mut client = Client::connect(sfu, identity, grants).await;
-    drive(&mut [&mut client], |c| {
-        c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| known == track)
-    })
-    .await;
-    client
 }
 
 /// An RTP packet of this SSRC that says by its header that it is of this m-line, and is of nobody.
@@ -89,7 +79,7 @@ fn counted(sfu: &Sfu) -> (u64, u64) {
 async fn media_from_a_publishers_address_that_is_not_its_own_takes_no_stream_from_it() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;
-    let mut viewer = viewer(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     camera.stream_more(&mut viewer, 10).await;
     let mid = camera.mid.to_string();
     for ssrc in 1..=20 {
@@ -109,7 +99,7 @@ async fn media_from_a_publishers_address_that_is_not_its_own_takes_no_stream_fro
 async fn dtls_in_clear_from_somebodys_address_ends_nothing() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;
-    let mut viewer = viewer(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     camera.stream_more(&mut viewer, 10).await;
     for n in 100..200 {
         for record in forged_records(n) {
@@ -155,7 +145,7 @@ async fn who_joins_joins_whatever_comes_from_its_address_meanwhile() {
 async fn who_was_never_anywhere_but_at_anothers_address_takes_nothing_from_it() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;
-    let mut viewer = viewer(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     camera.stream_more(&mut viewer, 10).await;
     let hidden = VideoGrants { can_subscribe: Some(false), ..grants(ROOM) };
     let mut thief = Client::connect(&sfu, "thief", hidden).await;
@@ -176,8 +166,8 @@ async fn who_was_never_anywhere_but_at_anothers_address_takes_nothing_from_it() 
 async fn a_check_from_anothers_address_takes_nothing_during_a_restart_of_ice() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;
-    let mut victim = viewer(&sfu, "viewer", &camera.track).await;
-    let mut thief = viewer(&sfu, "thief", &camera.track).await;
+    let mut victim = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
+    let mut thief = subscribe(&sfu, ROOM, "thief", &camera.track).await;
     camera.stream_more(&mut victim, 10).await;
     thief.subscriber.checks_from = Some(victim.subscriber.socket.try_clone().unwrap());
     let viewing = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
@@ -201,7 +191,7 @@ async fn a_check_from_anothers_address_takes_nothing_during_a_restart_of_ice() {
 async fn a_report_of_arrivals_that_can_not_be_read_takes_down_nobody() {
     let sfu = Sfu::start(SfuOptions { congestion: Congestion::Twcc, ..options() }).unwrap();
     let mut camera = camera(&sfu).await;
-    let mut viewer = viewer(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     camera.stream_more(&mut viewer, 50).await;
     let numbers: Vec<u16> = viewer.subscriber.numbered.iter().map(|it| it.number).collect();
     let number = *numbers.last().unwrap();
@@ -353,7 +343,7 @@ async fn what_participants_are_called_and_say_of_themselves_is_bounded() {
 async fn messages_that_are_not_passed_on_are_counted() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;
-    let mut viewer = viewer(&sfu, "viewer", &camera.track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &camera.track).await;
     camera.stream(&mut viewer, |viewer| !viewer.mid_to_track.is_empty()).await;
     let channel = loop {
         run_for(&mut [&mut camera.client, &mut viewer], Duration::from_millis(5)).await;

@@ -40,12 +40,8 @@ async fn publish(sfu: &Sfu, rids: &[&str]) -> (Client, Mid, String) {
 
 /// A subscriber that has answered an offer with the track and is connected.
 async fn subscribe(sfu: &Sfu, identity: &str, track: &str) -> Client {
-    let mut client = Client::connect(sfu, identity, subscriber()).await;
+    let client = common::subscribe(sfu, ROOM, identity, track).await;
     assert!(client.join.as_ref().unwrap().subscriber_primary);
-    drive(&mut [&mut client], |c| {
-        c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| known == track)
-    })
-    .await;
     client
 }
 

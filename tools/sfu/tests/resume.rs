@@ -6,7 +6,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Camera, Client, drive, grants, options, row, run_for, start, token};
+use common::{Camera, Client, drive, grants, options, row, run_for, start, subscribe, token};
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use proto::leave_request::Action;
@@ -28,15 +28,6 @@ async fn publish(sfu: &Sfu) -> Camera {
     Camera::publish(Client::connect(sfu, "publisher", publisher()).await, "camera").await
 }
 
-async fn subscribe(sfu: &Sfu, identity: &str, track: &str) -> Client {
-    let mut client = Client::connect(sfu, identity, subscriber()).await;
-    drive(&mut [&mut client], |c| {
-        c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| known == track)
-    })
-    .await;
-    client
-}
-
 fn participants(sfu: &Sfu) -> u64 {
     sfu.ledger().unwrap().rooms[0].participants
 }
@@ -52,7 +43,7 @@ async fn media_goes_on_without_a_websocket_and_through_a_resume() {
     let sfu = start("", 1);
     let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
-    let mut viewer = subscribe(&sfu, "viewer", &track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &track).await;
     camera.stream_more(&mut viewer, 10).await;
 
     viewer.hang_up().await;
@@ -92,7 +83,7 @@ async fn a_viewer_resumes_from_another_port() {
     let sfu = start("", 1);
     let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
-    let mut viewer = subscribe(&sfu, "viewer", &track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &track).await;
     camera.stream_more(&mut viewer, 10).await;
     viewer.hang_up().await;
     viewer.subscriber.change_port();
@@ -115,7 +106,7 @@ async fn a_publisher_resumes_from_another_port() {
     let sfu = start("", 2);
     let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
-    let mut viewer = subscribe(&sfu, "viewer", &track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &track).await;
     camera.stream_more(&mut viewer, 10).await;
     camera.client.hang_up().await;
     camera.client.publisher.change_port();
@@ -155,8 +146,8 @@ async fn who_resumes_says_what_it_wants() {
     let sfu = start("", 1);
     let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
-    let mut paused = subscribe(&sfu, "paused", &track).await;
-    let mut without = subscribe(&sfu, "without", &track).await;
+    let mut paused = subscribe(&sfu, ROOM, "paused", &track).await;
+    let mut without = subscribe(&sfu, ROOM, "without", &track).await;
     for viewer in [&mut paused, &mut without] {
         camera.stream_more(viewer, 10).await;
         viewer.hang_up().await;
@@ -182,7 +173,7 @@ async fn who_resumes_says_what_it_wants() {
     drive(&mut [&mut paused], |c| c[0].responses.contains(&Response::Pong(1))).await;
     run_for(&mut [&mut paused], Duration::from_millis(50)).await;
     let before = row(&sfu, ROOM, "paused", &track).counts.packets_sent;
-    let mut other = subscribe(&sfu, "other", &track).await;
+    let mut other = subscribe(&sfu, ROOM, "other", &track).await;
     camera.stream_more(&mut other, 20).await;
     assert_eq!(row(&sfu, ROOM, "paused", &track).counts.packets_sent, before);
 }
@@ -205,10 +196,10 @@ async fn an_identity_that_lingers_is_evicted_by_the_next_of_its_name() {
     let sfu = start("", 1);
     let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
-    let mut viewer = subscribe(&sfu, "viewer", &track).await;
+    let mut viewer = subscribe(&sfu, ROOM, "viewer", &track).await;
     viewer.hang_up().await;
     run_for(&mut [&mut viewer], Duration::from_millis(50)).await;
-    let mut next = subscribe(&sfu, "viewer", &track).await;
+    let mut next = subscribe(&sfu, ROOM, "viewer", &track).await;
     assert_eq!(participants(&sfu), 2);
     camera.stream_more(&mut next, 10).await;
 }
@@ -220,8 +211,8 @@ async fn who_falls_silent_is_told_to_resume_and_departs_if_it_does_not() {
     let sfu = Sfu::start(SfuOptions { departure_time, ..options() }).unwrap();
     let mut camera = publish(&sfu).await;
     let track = camera.track.clone();
-    let mut back = subscribe(&sfu, "back", &track).await;
-    let mut gone = subscribe(&sfu, "gone", &track).await;
+    let mut back = subscribe(&sfu, ROOM, "back", &track).await;
+    let mut gone = subscribe(&sfu, ROOM, "gone", &track).await;
     camera.stream_more(&mut back, 10).await;
     for client in [&mut back, &mut gone] {
         client.subscriber.muted = true;

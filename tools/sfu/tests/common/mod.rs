@@ -822,6 +822,17 @@ fn track_name(track: &str) -> String {
     track.to_owned()
 }
 
+/// Who only watches, and is connected and told of this track.
+pub async fn subscribe(sfu: &Sfu, room: &str, identity: &str, track: &str) -> Client {
+    let grants = VideoGrants { can_publish: Some(false), ..grants(room) };
+    let mut client = Client::connect(sfu, identity, grants).await;
+    drive(&mut [&mut client], |c| {
+        c[0].subscriber.connected && c[0].mid_to_track.values().any(|known| known == track)
+    })
+    .await;
+    client
+}
+
 /// Runs the clients until the condition holds; panics after 20 s.
 pub async fn drive(clients: &mut [&mut Client], mut until: impl FnMut(&mut [&mut Client]) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
