@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "for benchmarks, which may panic")]
 
 mod hostile;
-mod rooms;
+pub(crate) mod rooms;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -43,7 +43,8 @@ pub struct Rooms {
     pub told_bytes: usize,
 }
 
-fn claims(identity: &str) -> Claims {
+/// What a token of this participant says.
+pub(crate) fn claims(identity: &str) -> Claims {
     let video = VideoGrants { room_join: true, room: ROOM.into(), ..VideoGrants::default() };
     let token = AccessToken::with_api_key("key", "a-secret-of-32-characters-at-least")
         .with_identity(identity)
@@ -52,7 +53,8 @@ fn claims(identity: &str) -> Claims {
     Claims::from_unverified(&token.unwrap()).unwrap()
 }
 
-fn outbox() -> (Outbox, mpsc::Receiver<OutboxItem>) {
+/// A websocket's two ends.
+pub(crate) fn outbox() -> (Outbox, mpsc::Receiver<OutboxItem>) {
     let (queue, received) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     (Outbox { queue, overflow: Arc::new(Notify::new()) }, received)
 }

@@ -7,15 +7,15 @@ mod backups;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use livekit_protocol::leave_request::Action;
-use livekit_token::VideoGrants;
 use prost::Message as _;
 use proto::DisconnectReason as Reason;
 use proto::signal_request::Message as Request;
 use stampede_udp::{BackendChoice, BackendLimits};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::outbox::{OUTBOX_MESSAGES_MAX, OutboxItem};
+use super::outbox::OutboxItem;
 use super::*;
+use crate::bench_support::rooms::{claims, outbox};
 use crate::media::failure::PeerFailure;
 use crate::media::handle::Inbox;
 use crate::media::message::Event;
@@ -35,21 +35,6 @@ struct Rig {
 struct Socket {
     key: SignalKey,
     queue: mpsc::Receiver<OutboxItem>,
-}
-
-fn claims(identity: &str) -> Claims {
-    let video = VideoGrants { room_join: true, room: ROOM.into(), ..VideoGrants::default() };
-    let token =
-        livekit_token::AccessToken::with_api_key("key", "a-secret-of-32-characters-at-least")
-            .with_identity(identity)
-            .with_grants(video)
-            .to_jwt();
-    Claims::from_unverified(&token.unwrap()).unwrap()
-}
-
-fn outbox() -> (Outbox, mpsc::Receiver<OutboxItem>) {
-    let (queue, received) = mpsc::channel(OUTBOX_MESSAGES_MAX);
-    (Outbox { queue, overflow: Arc::new(Notify::new()) }, received)
 }
 
 impl Rig {
