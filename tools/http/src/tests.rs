@@ -304,3 +304,30 @@ fn limits_leave_descriptors_to_others() {
     assert_eq!(within(Some(64)), (32, 16));
     assert_eq!(within(Some(1)), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_connection_are_answered_at_a_rate() {
+    let rig = Rig::new(4, 4);
+    let (mut eager, mut other) = (rig.connect(1), rig.connect(1));
+    let start = Instant::now();
+    let all = REQUESTS_BURST + REQUESTS_PER_S / 2;
+    let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut answers = 0;
+    for number in 0..all {
+        say(&mut eager, request).await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nOK") {
+            answer.push(eager.read_u8().await.unwrap());
+        }
+        answers += 1;
+        if number == all - 1 {
+            let asked = Instant::now();
+            say(&mut other, request).await;
+            assert!(heard(&mut other).await.ends_with("OK"));
+            assert!(asked.elapsed() <= MS);
+        }
+    }
+    assert_eq!(answers, all);
+    let took = start.elapsed().as_millis();
+    assert!((498..=502).contains(&took), "{took} ms");
+}

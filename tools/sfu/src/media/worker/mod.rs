@@ -180,7 +180,8 @@ impl Worker {
             return Duration::ZERO;
         }
         let longest = if self.events.is_empty() { SLEEP_MAX } else { EVENTS_INTERVAL };
-        let next = [self.timers.next(), self.socket.next_release()].into_iter().flatten().min();
+        let due = [self.timers.next(), self.socket.next_release(), self.socket.tcp_tidy_at()];
+        let next = due.into_iter().flatten().min();
         let now = (self.clock)();
         next.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
     }
@@ -233,6 +234,8 @@ impl Worker {
             let at = self.arrival(unix_now_ns, stamp);
             self.take(peer, source, at);
         }
+        let Self { socket, peers, now, .. } = self;
+        socket.tidy_tcp(*now, |address| peers.is_at(Endpoint::tcp(address)));
         for i in 0.. {
             let Some(closed) = self.socket.closed_tcp(i) else { return };
             self.peers.vacate(closed);
@@ -304,7 +307,10 @@ impl Worker {
     fn report(&mut self) -> WorkerReport {
         let stats = self.socket.refreshed_stats();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        let [tcp_timed_out, tcp_displaced] = self.socket.tcp_closed_unclaimed();
         let counted = SfuWorkerCounters {
+            tcp_timed_out,
+            tcp_displaced,
             datagrams_in: stats.datagrams_in,
             datagrams_out: stats.datagrams_out,
             datagrams_unknown: self.received.unknown,
