@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use stampede_http::Event as HttpEvent;
 use stampede_impair::Cohorts;
 use stampede_udp::{BackendLimits, BackendReport, OpenError, SocketBuffers};
@@ -24,7 +25,7 @@ use crate::media::handle::WorkerHandle;
 use crate::media::message::{Command, Event};
 use crate::media::siblings::Siblings;
 use crate::media::socket::MediaSocket;
-use crate::media::tcp::TcpClients;
+use crate::media::tcp::{CONNECTIONS_MAX, TcpClients};
 use crate::media::worker::{Worker, WorkerParts};
 use crate::report::{LedgerError, Reporter};
 use crate::state::ServerState;
@@ -278,6 +279,14 @@ fn start_worker(
     }
 }
 
+/// TCP connections for media that a worker may have: with those of the others half of the files that
+/// this process may have open at most, so that there are some left for websockets.
+fn tcp_connections_max(workers: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let half = usize::try_from(files / 2).unwrap_or(usize::MAX);
+    (half / workers.max(1)).clamp(1, CONNECTIONS_MAX)
+}
+
 /// Opens a worker's socket and makes the worker.
 fn open_worker(
     index: usize,
@@ -305,7 +314,7 @@ fn open_worker(
     let address = socket.local_addr().map_err(bind)?;
     // The same port, for ICE over TCP. A client that can use UDP never needs it, so another process
     // that has it is no reason not to start.
-    let tcp = TcpClients::listen(address)
+    let tcp = TcpClients::listen(address, tcp_connections_max(options.workers))
         .inspect_err(|error| tracing::warn!(%address, %error, "no media over TCP"));
     let socket = backend.add_socket(socket).map_err(bind)?;
     // A peer that is gone is noticed by its silence. Reports about it would hold up the others.

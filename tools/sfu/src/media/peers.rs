@@ -121,6 +121,11 @@ impl PeerTable {
         true
     }
 
+    /// Whether a peer is heard at this address.
+    pub(crate) fn is_heard_at(&self, address: Endpoint) -> bool {
+        self.by_address.contains_key(&address)
+    }
+
     /// Nobody is at this address any more.
     pub(crate) fn vacate(&mut self, address: Endpoint) {
         let Some(index) = self.by_address.remove(&address) else { return };

@@ -70,7 +70,7 @@ impl MediaSocket {
         }
         self.backend.poll(wait)?;
         match &mut self.tcp {
-            Some(tcp) => tcp.poll(),
+            Some(tcp) => tcp.poll((self.clock)()),
             None => Ok(()),
         }
     }
@@ -87,6 +87,18 @@ impl MediaSocket {
     /// From where a client came over TCP whose connection was closed in the last poll.
     pub(crate) fn closed_tcp(&self, index: usize) -> Option<Endpoint> {
         self.tcp.as_ref()?.closed().get(index).copied().map(Endpoint::tcp)
+    }
+
+    /// Closes TCP connections by which nobody is heard; see [`TcpClients::dismiss_strangers`].
+    pub(crate) fn dismiss_strangers(&mut self, now: Instant, is_heard: impl Fn(Endpoint) -> bool) {
+        if let Some(tcp) = &mut self.tcp {
+            tcp.dismiss_strangers(now, |address| is_heard(Endpoint::tcp(address)));
+        }
+    }
+
+    /// TCP connections that were refused, or closed because nobody was heard by them.
+    pub(crate) fn tcp_refused(&self) -> u64 {
+        self.tcp.as_ref().map_or(0, TcpClients::refused)
     }
 
     /// What the last poll has brought over UDP.

@@ -234,9 +234,11 @@ impl Worker {
             self.take(peer, source, at);
         }
         for i in 0.. {
-            let Some(closed) = self.socket.closed_tcp(i) else { return };
+            let Some(closed) = self.socket.closed_tcp(i) else { break };
             self.peers.vacate(closed);
         }
+        let peers = &self.peers;
+        self.socket.dismiss_strangers(self.now, |address| peers.is_heard_at(address));
     }
 
     /// Whether there are packets to forward.
@@ -324,6 +326,8 @@ impl Worker {
             messages_withheld: self.messages.withheld,
             messages_dropped: self.events.messages_dropped(),
             joins_dropped: self.joins.dropped(),
+            tcp_refused: self.socket.tcp_refused(),
+            media_ignored: self.tracks.packets_ignored(),
             delay_queue_full: self.socket.held_full(),
             upstream_dropped: self.received.dropped,
         };
