@@ -408,3 +408,6 @@ mod tests {
         assert_eq!((worker, reason.as_str()), (3, "it panicked, a bug: index 7 of 2"));
     }
 }
+
+#[cfg(test)]
+mod bounds_tests;

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use common::{UNIX_BASE_NS, ms, options};
 use proptest::prelude::*;
 use server::{PASSWORD, TurnAt, USER};
-use stampede_core::peer::{NEXT_TURN_AFTER, TURN_AFTER, UNUSED_LOCAL_AFTER};
+use stampede_core::peer::{
+    NEXT_TURN_AFTER, RELAYS_MAX, TURN_AFTER, TURN_SERVERS_MAX, UNUSED_LOCAL_AFTER,
+};
 use stampede_core::{
     AddressRequest, Arrival, LocalId, MediaFailure, PathKind, Peer, PeerEvent, PeerOptions,
     PeerSink, RecordedFrame, RecordedStream, Scratch, Transport, TurnServer,
@@ -437,6 +439,20 @@ fn a_fourth_server_is_asked_where_three_are_silent() {
     net.run(UNUSED_LOCAL_AFTER);
     assert_eq!((net.sockets.len(), net.closed.len()), (1, 3));
     assert!(net.is_connected());
+}
+
+#[test]
+fn so_many_servers_are_kept_and_so_many_are_asked_at_a_time() {
+    let mut net = Net::new(only(PathKind::TurnUdp), None);
+    net.name(&[PathKind::TurnUdp; TURN_SERVERS_MAX + 1], false);
+    net.turns.iter_mut().for_each(|turn| turn.is_silent = true);
+    net.trickle();
+    let mut at_a_time = 0;
+    for _ in 0..100 {
+        net.run(Duration::from_secs(1));
+        at_a_time = at_a_time.max(net.sockets.len());
+    }
+    assert_eq!((net.asked.len(), at_a_time), (TURN_SERVERS_MAX, RELAYS_MAX));
 }
 
 #[test]

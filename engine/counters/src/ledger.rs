@@ -178,6 +178,8 @@ counters! {
         /// Datagrams of clients that were joining, dropped because too many waited for the worker to have
         /// time for them. ICE and DTLS repeat theirs, so the join took longer.
         joins_dropped: u64 = Packets, Lower;
+        /// Packets of publishers' SSRCs beyond the 512 of each that are looked at.
+        media_ignored: u64 = Packets, Lower;
         /// Packets not sent because the queue of packets held back was full; among the tracks'
         /// `dropped`.
         delay_queue_full: u64 = Packets, Lower;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_core::watch::{
-    Connection, Facts, Publishing, Rules, Seat, Stay, StreamCover, Tally, Timeline, TrackWatch,
+    Connection, Facts, Publishing, Rules, SPANS_MAX, Seat, Stay, StreamCover, Tally, Timeline,
+    TrackWatch,
 };
 use stampede_engine::{CoverNews, PeerId};
 use stampede_media::MediaClip;
@@ -26,7 +27,8 @@ use stampede_report::layers::LayerSums;
 use crate::joins::{ParticipantId, of_first_try};
 
 /// Most streams of one subscriber whose track nobody has named yet. News of further ones is
-/// dropped; a LiveKit server names every track in the offer that brings its stream.
+/// dropped; a LiveKit server names every track in the offer that brings its stream. Of each the newest
+/// [`SPANS_MAX`] spans are kept.
 const NAMELESS_MAX: usize = 64;
 /// Most rows of layers kept of such a stream; further ones are left out.
 const NAMELESS_LAYERS_MAX: usize = 256;
@@ -818,6 +820,8 @@ impl Taken {
         if let Some((at, _, waiting)) = known {
             let mut ended = std::mem::take(&mut waiting.ended);
             ended.extend(cover.ended.iter().copied());
+            // Of what has ended long ago the time reads as a gap.
+            ended.drain(..ended.len().saturating_sub(SPANS_MAX));
             let mut layers = std::mem::take(&mut waiting.layers);
             layers.extend(cover.layers.iter().copied());
             layers.truncate(NAMELESS_LAYERS_MAX);

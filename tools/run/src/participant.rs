@@ -40,8 +40,8 @@ const BLAMES_MAX: usize = 16;
 /// How long a peer may take to make its first offer: a worker that is so far behind measures nothing.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before what found the worker's mailbox full is tried again, and how often.
-const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
-const MAILBOX_TRIES: usize = 200;
+pub(crate) const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const MAILBOX_TRIES: usize = 200;
 
 /// Who joins, and as what.
 pub(crate) struct Participant {

@@ -384,6 +384,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_of_tokens_that_is_too_long_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        // Nothing of it is on the disk.
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(TOKEN_FILE_BYTES_MAX + 1).unwrap();
+        let scenario = Scenario::new(stampede_scenario::Draft {
+            url: Some("ws://server.invalid".to_owned()),
+            token_file: Some(path),
+            ..Default::default()
+        });
+        let scenario = scenario.unwrap();
+        let mut participants = Participants::new(&scenario, &Clips::default(), "test", 1);
+        let refused = hand_out_tokens(&scenario, &mut participants, &mut Vec::new()).unwrap_err();
+        let said = "has 1073741825 bytes, more than 1073741824";
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
+
+    #[test]
     fn the_way_to_loopback_begins_on_loopback() {
         let addresses = resolve("--url", "127.0.0.1:7880").unwrap();
         let ip = local_ip_towards(&addresses).unwrap();

@@ -146,7 +146,9 @@ mod tests {
     fn writes_land_where_they_belong() {
         each(|io| {
             let dir = tempfile::tempdir().unwrap();
-            let paths: Vec<_> = (0..300).map(|n| dir.path().join(n.to_string())).collect();
+            // More at once than are in flight.
+            let files = 2 * WRITES_IN_FLIGHT_MAX + 44;
+            let paths: Vec<_> = (0..files).map(|n| dir.path().join(n.to_string())).collect();
             let slots: Vec<_> =
                 paths.iter().map(|path| io.add(File::create(path).unwrap())).collect();
             let write = |slot: &Slot, offset, text: &str| Write {

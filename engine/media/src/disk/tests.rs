@@ -233,6 +233,17 @@ fn a_full_queue_drops_and_counts() {
 }
 
 #[test]
+fn recordings_beyond_the_maximum_are_refused_and_counted() {
+    let (queue, messages) = bounded(RECORDINGS_MAX as usize + 1);
+    let handle = DiskHandle { queue, shared: Arc::default() };
+    for _ in 0..RECORDINGS_MAX {
+        handle.create("x", Codec::Vp8).unwrap();
+    }
+    assert_eq!(handle.create("x", Codec::Vp8).unwrap_err(), CreateRecordingError::TooMany);
+    assert_eq!((messages.len(), handle.stats().frames_dropped), (RECORDINGS_MAX as usize, 1));
+}
+
+#[test]
 fn the_queue_is_bounded_in_bytes_too() {
     let (queue, _messages) = bounded(100);
     let handle = DiskHandle { queue, shared: Arc::default() };

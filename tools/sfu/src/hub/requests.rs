@@ -22,7 +22,7 @@ use crate::media::message::{Command, PeerKey, PublishedTrack, Role, TrackKey};
 
 /// Tracks a participant may announce without having offered them (LiveKit
 /// `pkg/rtc/participant.go`, `maxPendingTracks`).
-const PENDING_TRACKS_MAX: usize = 20;
+pub(super) const PENDING_TRACKS_MAX: usize = 20;
 
 impl Hub {
     /// Carries out one request that came over this websocket. Whether it goes on.

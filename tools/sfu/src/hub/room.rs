@@ -29,7 +29,7 @@ const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Participants that left a room and are remembered for those who resume; the one that left first
 /// is forgotten (LiveKit remembers as many a participant, `pkg/rtc/participant.go`, `updateCache`).
-const DEPARTED_MAX: usize = 128;
+pub(super) const DEPARTED_MAX: usize = 128;
 
 /// One room.
 pub(super) struct Room {

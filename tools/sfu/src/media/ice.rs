@@ -115,6 +115,7 @@ mod tests {
         assert_eq!(ufrags.add("b".into()), None, "known");
         assert_eq!(ufrags.add("c".into()), Some("a".into()));
         assert_eq!(ufrags.iter().collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(ufrags.iter().count(), UFRAGS_MAX);
     }
 
     #[test]

@@ -39,7 +39,7 @@ use super::told::Blocks;
 use crate::options;
 
 /// Data channels one peer may open; more are ignored.
-const PEER_CHANNELS_MAX: usize = 16;
+pub(crate) const PEER_CHANNELS_MAX: usize = 16;
 
 /// A peer is looked at this often at least: an ICE-lite agent sets no timer for the silence of
 /// its client.

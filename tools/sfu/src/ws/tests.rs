@@ -245,6 +245,24 @@ async fn who_answers_no_pings_is_closed_and_counted() {
     assert_eq!(rig.ledger().rooms[0].participants, 1);
 }
 
+/// Whose message is too large, and goes on for ever.
+#[tokio::test(start_paused = true)]
+async fn of_who_is_told_goodbye_so_much_is_read_and_no_more() {
+    let rig = Rig::new();
+    let (mut endless, task) = rig.join("endless", PIPE_BYTES);
+    endless.write_all(&frame(0x82, MESSAGE_BYTES_MAX + 1, &[])).await.unwrap();
+    let (part, mut written) = (vec![0; 64 << 10], 0);
+    while endless.write_all(&part).await.is_ok() {
+        written += part.len() as u64;
+        assert!(written < 2 * FAREWELL_BYTES_MAX, "it is read for ever");
+    }
+    task.await.unwrap();
+    // And what the pipe held in the end.
+    let most = FAREWELL_BYTES_MAX + 2 * PIPE_BYTES as u64;
+    assert!((FAREWELL_BYTES_MAX..most).contains(&written), "{written}");
+    assert_eq!(rig.ledger().rooms[0].participants, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_is_closed_and_counted() {
     let rig = Rig::new();

@@ -330,6 +330,7 @@ impl Worker {
             messages_withheld: self.messages.withheld,
             messages_dropped: self.events.messages_dropped(),
             joins_dropped: self.joins.dropped(),
+            media_ignored: self.tracks.packets_ignored(),
             delay_queue_full: self.socket.held_full(),
             upstream_dropped: self.received.dropped,
         };
