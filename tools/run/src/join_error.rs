@@ -59,6 +59,7 @@ impl JoinError {
             Self::Signalling(kind) if kind.is_refusal() => ErrorClass::Refused,
             Self::Signalling(kind) if kind.is_shortage() => ErrorClass::NoResources,
             Self::Signalling(ErrorKind::PingTimeout) => ErrorClass::Unanswered,
+            Self::Signalling(ErrorKind::Refused) => ErrorClass::NobodyListens,
             Self::Signalling(kind) if kind.is_signalling_lost() => ErrorClass::SignallingLost,
             Self::Signalling(_) | Self::BadToken | Self::MediaTimeout | Self::Subscription(_) => {
                 ErrorClass::Other
@@ -114,7 +115,7 @@ mod tests {
             (ErrorKind::PingTimeout, ErrorClass::Unanswered),
             (ErrorKind::ServerFlooded(Flooded::Offers), ErrorClass::Flooded),
             (ErrorKind::LocalResources, ErrorClass::NoResources),
-            (ErrorKind::Refused, ErrorClass::Other),
+            (ErrorKind::Refused, ErrorClass::NobodyListens),
         ] {
             assert_eq!(JoinError::from(kind).class(), class, "{kind}");
             assert_eq!(JoinError::from(kind).key(), kind.key());
