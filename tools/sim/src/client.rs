@@ -1,6 +1,7 @@
 //! A participant: a real session and a real peer, and what `stampede run` does with both: it joins,
 //! comes back on livekit-client's schedule, and leaves.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -14,6 +15,10 @@ use stampede_core::{
     PeerOptions, PeerReport, PeerRole, PeerSink, PeerUpdate, PublishLayer, PublishTrack, Receives,
     RecordedFrame, RecordedStream, Scratch, Transport,
 };
+use stampede_media::AssemblerCounters;
+use stampede_media::disk::DiskHandle;
+use stampede_report::errors::ErrorClass;
+use stampede_signaling::ErrorKind;
 use stampede_signaling::session::{
     EndReason, FIRST_OFFER_ID, FIRST_SLOTS, LocalLayer, LocalTrack, MediaCommand, MediaInput,
     Output, Quality, Role, Session, SessionEvent, SessionOptions, SignalVersion, Subscription,
@@ -21,6 +26,7 @@ use stampede_signaling::session::{
 };
 
 use crate::clips;
+use crate::recorder::Recorder;
 
 /// Pauses before tries to come back, of livekit-client (`tools/run/src/reconnect.rs`).
 const PAUSES_MS: [u64; 10] = [0, 300, 1_200, 2_700, 4_800, 7_000, 7_000, 7_000, 7_000, 7_000];
@@ -54,6 +60,8 @@ pub struct ClientSpec {
     pub version: SignalVersion,
     /// When it joins, since the start.
     pub joins_at: Duration,
+    /// How long its media worker takes over an offer or an answer.
+    pub answers_after: Duration,
 }
 
 impl ClientSpec {
@@ -77,17 +85,49 @@ pub enum Signalling {
     HangUp,
 }
 
+/// Why a connection ended, or there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// Its kind, by name.
+    pub kind: String,
+    /// What it means to the verdict.
+    pub class: ErrorClass,
+}
+
+impl Why {
+    /// That tells nobody anything.
+    fn other(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), class: ErrorClass::Other }
+    }
+}
+
+/// As `tools/run/src/join_error.rs` has it.
+impl From<ErrorKind> for Why {
+    fn from(kind: ErrorKind) -> Self {
+        let class = match kind {
+            _ if kind.is_flood() => ErrorClass::Flooded,
+            _ if kind.is_ended_by_server() => ErrorClass::EndedByServer,
+            _ if kind.is_refusal() => ErrorClass::Refused,
+            ErrorKind::PingTimeout => ErrorClass::Unanswered,
+            ErrorKind::Refused => ErrorClass::NobodyListens,
+            _ if kind.is_signalling_lost() => ErrorClass::SignallingLost,
+            _ => ErrorClass::Other,
+        };
+        Self { kind: kind.to_string(), class }
+    }
+}
+
 /// What happened to a participant, for the accounts.
 #[derive(Debug, Clone)]
 pub enum News {
     /// It stands: for the first time, or again.
     Stands,
-    /// It broke, by this kind of error.
-    Broke(String),
+    /// It broke, or a try to come back did.
+    Broke(Why),
     /// It leaves in order.
     Left,
     /// It is over, and did not leave in order.
-    GaveUp(String),
+    GaveUp(Why),
     /// A track of its own was accepted.
     Published(MediaKind),
     /// A track of somebody else is there: sid and identity of its publisher.
@@ -120,6 +160,7 @@ struct Sink {
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
     events: Vec<PeerEvent>,
     frames: Vec<(Option<String>, MediaKind, Vec<u8>)>,
+    recorder: Option<Recorder>,
 }
 
 impl PeerSink for Sink {
@@ -132,8 +173,17 @@ impl PeerSink for Sink {
     }
 
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(stream, &frame);
+        }
         let track = stream.track_id.as_ref().map(ToString::to_string);
         self.frames.push((track, stream.kind, frame.data.to_vec()));
+    }
+
+    fn recording_ended(&mut self, stream: &RecordedStream, counted: &AssemblerCounters) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(stream.id, counted);
+        }
     }
 }
 
@@ -181,6 +231,8 @@ pub struct Client {
     closed_until: Option<Instant>,
     tried: usize,
     dial: Option<(Instant, Dial)>,
+    /// What its media worker is about to say to the session, and when.
+    late: VecDeque<(Instant, MediaInput)>,
     covers_at: Instant,
     rng: fastrand::Rng,
     scratch: Scratch,
@@ -228,12 +280,24 @@ impl Client {
             closed_until: None,
             tried: 0,
             dial: None,
+            late: VecDeque::new(),
             covers_at: scheduled,
             rng: fastrand::Rng::with_seed(seed ^ (index as u64 + 1).wrapping_mul(0x9e37_79b9)),
             scratch: Scratch::default(),
             sink: Sink::default(),
             out: Out::default(),
         }
+    }
+
+    /// Records what it receives.
+    pub fn record(&mut self, disk: DiskHandle) {
+        self.sink.recorder = Some(Recorder::new(disk, self.identity.clone()));
+    }
+
+    /// What became of its recordings, if it has any.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.sink.recorder.as_ref()
     }
 
     /// When it joins.
@@ -289,7 +353,8 @@ impl Client {
             Stage::Leaving(until) => peer.into_iter().chain([until]).min(),
             Stage::Here => {
                 let dial = self.dial.map(|(at, _)| at);
-                let all = [session, peer, dial, self.missing_until, self.closed_until];
+                let late = self.late.front().map(|(at, _)| *at);
+                let all = [session, peer, dial, late, self.missing_until, self.closed_until];
                 all.into_iter().flatten().min()
             }
         }
@@ -321,13 +386,16 @@ impl Client {
                     Dial::Resume => self.dial_again(),
                 }
             }
+            while let Some((_, input)) = self.late.pop_front_if(|(at, _)| now >= *at) {
+                self.tell_session(input);
+            }
             if self.closed_until.is_some_and(|at| now >= at) {
                 self.closed_until = None;
                 let reason = MediaFailure::Closed.to_string();
                 self.tell_session(MediaInput::Disconnected { reason });
             }
             if self.missing_until.is_some_and(|at| now >= at) {
-                self.fall(now, "media_timeout", WayBack::Reconnect, false);
+                self.fall(now, &Why::other("media_timeout"), WayBack::Reconnect, false);
             }
             if let Some(session) = &mut self.session
                 && session.next_timeout().is_some_and(|at| now >= at)
@@ -378,9 +446,13 @@ impl Client {
     pub fn refused(&mut self, now: Instant) {
         self.out.trace.push("refused");
         self.signal = false;
+        let why = Why::from(ErrorKind::Refused);
         match &self.session {
-            Some(_) => self.later(now, Dial::Resume, false, "refused"),
-            None => self.fall(now, "refused", WayBack::Reconnect, false),
+            Some(_) => {
+                self.out.news.push(News::Broke(why.clone()));
+                self.later(now, Dial::Resume, false, &why);
+            }
+            None => self.fall(now, &why, WayBack::Reconnect, false),
         }
     }
 
@@ -399,9 +471,13 @@ impl Client {
             true => EndReason::Closed { code: 1000, text: String::new() },
             false => EndReason::ConnectionLost { detail: "reset".to_owned() },
         };
-        if let Some(session) = &mut self.session {
-            session.handle_transport_end(reason);
-            self.settle(now);
+        match &mut self.session {
+            Some(session) => {
+                session.handle_transport_end(reason);
+                self.settle(now);
+            }
+            // It was not open yet.
+            None => self.fall(now, &Why::from(ErrorKind::Unreachable), WayBack::Reconnect, false),
         }
     }
 
@@ -483,7 +559,7 @@ impl Client {
     }
 
     /// Dials after the pause that is due, or gives up.
-    fn later(&mut self, now: Instant, dial: Dial, asked_for: bool, why: &str) {
+    fn later(&mut self, now: Instant, dial: Dial, asked_for: bool, why: &Why) {
         let Some(&pause_ms) = PAUSES_MS.get(self.tried) else {
             return self.give_up(now, why);
         };
@@ -493,9 +569,9 @@ impl Client {
         self.dial = Some((now + Duration::from_millis(pause), dial));
     }
 
-    fn give_up(&mut self, now: Instant, why: &str) {
+    fn give_up(&mut self, now: Instant, why: &Why) {
         self.out.trace.push("gives up");
-        self.out.news.push(News::GaveUp(why.to_owned()));
+        self.out.news.push(News::GaveUp(why.clone()));
         self.hang_up();
         self.close(now);
         self.session = None;
@@ -510,12 +586,12 @@ impl Client {
     }
 
     /// The session is over; another follows, if one can.
-    fn fall(&mut self, now: Instant, why: &str, back: WayBack, asked_for: bool) {
+    fn fall(&mut self, now: Instant, why: &Why, back: WayBack, asked_for: bool) {
         if self.stage != Stage::Here {
             return;
         }
         self.out.trace.push("falls");
-        self.out.news.push(News::Broke(why.to_owned()));
+        self.out.news.push(News::Broke(why.clone()));
         if let Some(mut session) = self.session.take() {
             session.leave();
             while let Some(output) = session.poll_output() {
@@ -544,28 +620,32 @@ impl Client {
             return;
         }
         self.out.trace.push("ended");
-        let kind = why.kind().to_string();
+        let told = Why::from(why.kind());
         let can_resume = self.session.as_ref().is_some_and(Session::can_resume);
         let asked_for = why.is_asked_for() && !self.session_missing;
         if why.way_back() == WayBack::Resume && can_resume && self.connected && self.joined {
-            self.out.news.push(News::Broke(kind.clone()));
+            self.out.news.push(News::Broke(told.clone()));
             self.session_missing = true;
             self.closed_until = None;
             // Counted from the new websocket.
             self.missing_until = Some(now + NEVER);
             self.hang_up();
-            return self.later(now, Dial::Resume, asked_for, &kind);
+            return self.later(now, Dial::Resume, asked_for, &told);
         }
         let back = match why.way_back() {
             WayBack::None => WayBack::None,
             WayBack::Resume | WayBack::Reconnect => WayBack::Reconnect,
         };
-        self.fall(now, &kind, back, asked_for);
+        self.fall(now, &told, back, asked_for);
     }
 
     fn close(&mut self, now: Instant) {
+        self.late.clear();
         let Some(mut peer) = self.peer.take() else { return };
         peer.close(now, &mut self.sink);
+        if let Some(recorder) = &mut self.sink.recorder {
+            recorder.finish();
+        }
         self.sink.events.clear();
         self.take_sink();
         let peers = self.peers;
@@ -657,7 +737,7 @@ impl Client {
                 self.out.trace.push("disconnected");
                 self.stands = false;
                 if !self.connected {
-                    self.fall(now, failure.kind(), WayBack::Reconnect, false);
+                    self.fall(now, &Why::other(failure.kind()), WayBack::Reconnect, false);
                 } else if self.missing_until.is_some() {
                     // On the way back ICE is restarted anyhow.
                 } else if *failure == MediaFailure::Closed {
@@ -713,7 +793,7 @@ impl Client {
             MediaCommand::TurnServers { .. } => Ok(None),
         };
         match answer {
-            Ok(Some(input)) => self.tell_session(input),
+            Ok(Some(input)) => self.late.push_back((now + self.spec.answers_after, input)),
             Ok(None) => {}
             Err(error) => {
                 self.out.trace.push("negotiation failed");

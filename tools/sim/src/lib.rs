@@ -16,6 +16,7 @@ pub mod client;
 pub mod clips;
 pub mod link;
 pub mod plan;
+pub mod recorder;
 pub mod wire;
 mod world;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stampede_media::disk::QUEUE_MESSAGES_MAX;
 use stampede_signaling::session::SignalVersion;
 
 use crate::client::ClientSpec;
@@ -34,6 +35,14 @@ pub enum Fault {
     Death,
     /// The SFU itself drops a share of what it sends (its `--drop`).
     ServerLoss(f64),
+    /// The SFU's cores are full: each datagram in or out takes it so long.
+    Full(Duration),
+    /// Each operation of the disk takes so long.
+    SlowDisk(Duration),
+    /// The disk does not answer.
+    StalledDisk,
+    /// So many bytes more find room on the disk.
+    FullDisk(u64),
     /// A websocket is reset.
     SignalReset,
     /// A participant's wall clock is set forwards by so many milliseconds, or back.
@@ -57,6 +66,10 @@ impl Fault {
             Self::Partition => "partition",
             Self::Death => "death",
             Self::ServerLoss(_) => "server loss",
+            Self::Full(_) => "full",
+            Self::SlowDisk(_) => "slow disk",
+            Self::StalledDisk => "stalled disk",
+            Self::FullDisk(_) => "full disk",
             Self::SignalReset => "signal reset",
             Self::ClockStep(_) => "clock step",
         }
@@ -101,6 +114,8 @@ pub struct Plan {
     pub delays: Vec<Duration>,
     /// Media workers of the SFU.
     pub workers: usize,
+    /// Who receives records it, by a disk thread whose queue holds so many messages.
+    pub records: Option<usize>,
     /// What goes wrong.
     pub faults: Vec<Planned>,
     /// How long it goes on at least.
@@ -108,15 +123,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed. One in fourteen has no fault; of the others a fifth have two.
+    /// The plan of a seed. One in nineteen has no fault; of the others a fifth have two.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.u64(..);
         let mut plan = Self::without_faults(seed, &mut rng);
-        let kinds = 15;
+        let kinds = 19;
         let first = seed % kinds;
         if let Some(planned) = plan.fault(first, &mut rng) {
+            if planned.fault.culprit() == Culprit::Disk {
+                // The product's, or one that a short stall fills.
+                plan.records = Some(*rng.choice(&[100, 400, QUEUE_MESSAGES_MAX]).unwrap_or(&1));
+            }
             plan.faults.push(planned);
             if rng.u8(..5) == 0 {
                 let second = rng.u64(..kinds);
@@ -138,6 +157,7 @@ impl Plan {
             false => SignalVersion::V0,
         };
         let joins_at = |rng: &mut fastrand::Rng| MS * rng.u32(..800);
+        let answers_after = |rng: &mut fastrand::Rng| MS * rng.u32(..60);
         let mut clients = Vec::new();
         for index in 0..rng.usize(1..=2) {
             let both = rng.u8(..4) == 0;
@@ -147,6 +167,7 @@ impl Plan {
                 subscribes: both,
                 version: if both { SignalVersion::V1 } else { version(rng) },
                 joins_at: joins_at(rng),
+                answers_after: answers_after(rng),
             });
         }
         for _ in 0..rng.usize(2..=3) {
@@ -156,12 +177,14 @@ impl Plan {
                 subscribes: true,
                 version: version(rng),
                 joins_at: joins_at(rng),
+                answers_after: answers_after(rng),
             });
         }
         let delays = clients.iter().map(|_| MS * rng.u32(1..60)).collect();
         let workers = rng.usize(1..=2);
         let duration = MS * rng.u32(4_000..5_000);
-        Self { seed, clients, delays, workers, faults: Vec::new(), duration }
+        let records = (rng.u8(..4) == 0).then_some(QUEUE_MESSAGES_MAX);
+        Self { seed, clients, delays, workers, records, faults: Vec::new(), duration }
     }
 
     /// The fault of a kind, with what is random about it.
@@ -182,6 +205,10 @@ impl Plan {
             12 => Fault::ServerLoss(share(rng, 0.3)),
             13 => Fault::SignalReset,
             14 => Fault::ClockStep(rng.i64(-5_000..5_000)),
+            15 => Fault::Full(MS * rng.u32(5..12)),
+            16 => Fault::SlowDisk(MS * rng.u32(20..800)),
+            17 => Fault::StalledDisk,
+            18 => Fault::FullDisk(rng.u64(..20_000)),
             _ => return None,
         };
         let subscribers: Vec<usize> =
@@ -189,7 +216,12 @@ impl Plan {
         let publishers: Vec<usize> =
             (0..self.clients.len()).filter(|client| self.clients[*client].publishes()).collect();
         let client = match fault {
-            Fault::Death | Fault::ServerLoss(_) => None,
+            Fault::Death
+            | Fault::ServerLoss(_)
+            | Fault::Full(_)
+            | Fault::SlowDisk(_)
+            | Fault::StalledDisk
+            | Fault::FullDisk(_) => None,
             Fault::LossUp(..) => Some(*rng.choice(&publishers)?),
             Fault::Delay(_)
             | Fault::Rebind
@@ -198,12 +230,23 @@ impl Plan {
             | Fault::ClockStep(_) => Some(rng.usize(..self.clients.len())),
             _ => Some(*rng.choice(&subscribers)?),
         };
-        let from = MS * rng.u32(1_500..2_500);
+        let from = match fault {
+            // Some of them while an offer waits for its answer.
+            Fault::SignalReset if rng.bool() => {
+                let publishes = publishers.iter().map(|it| self.clients[*it].joins_at);
+                publishes.max().unwrap_or_default() + MS * rng.u32(20..400)
+            }
+            _ => MS * rng.u32(1_500..2_500),
+        };
         let lasts = match fault {
             _ if fault.is_moment() => Duration::ZERO,
             // From the start to the end: an SFU does not change its options.
             Fault::ServerLoss(_) => Duration::ZERO,
             Fault::Partition | Fault::Death => MS * rng.u32(100..6_000),
+            // Whole stretches of a second are looked at.
+            Fault::Full(_) | Fault::SlowDisk(_) | Fault::StalledDisk | Fault::FullDisk(_) => {
+                MS * rng.u32(3_000..5_000)
+            }
             _ => MS * rng.u32(500..2_000),
         };
         Some(Planned { fault, client, from, lasts })
@@ -240,9 +283,14 @@ pub enum Culprit {
     Publisher,
     /// The SFU.
     Server,
-    /// A way that was cut, or an SFU that was dead: whose fault that was can't be proved by what is
-    /// known, but not that of somebody else.
+    /// An SFU without time left: what is late there, and what finds its receive buffer full.
+    FullServer,
+    /// An SFU that died.
+    DeadServer,
+    /// A way that was cut.
     Cut,
+    /// The disk, and with it this machine.
+    Disk,
 }
 
 impl Fault {
@@ -253,7 +301,10 @@ impl Fault {
             Self::Loss(..) | Self::Rate(_) | Self::Mtu(_) => Culprit::Network,
             Self::LossUp(..) => Culprit::Publisher,
             Self::ServerLoss(_) => Culprit::Server,
-            Self::Rebind | Self::Partition | Self::Death => Culprit::Cut,
+            Self::Full(_) => Culprit::FullServer,
+            Self::Death => Culprit::DeadServer,
+            Self::Rebind | Self::Partition => Culprit::Cut,
+            Self::SlowDisk(_) | Self::StalledDisk | Self::FullDisk(_) => Culprit::Disk,
             Self::Delay(_)
             | Self::Reorder(_)
             | Self::Duplicate(_)

@@ -1,14 +1,18 @@
 //! Everything that there is in a run, and its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use livekit_protocol as proto;
 use prost::bytes::Bytes;
 use stampede_core::{Arrival, PeerReport};
+use stampede_media::disk::DiskReport;
+use stampede_media::disk::virtual_disk::{VirtualDisk, VirtualFiles};
 use stampede_sfu::virtual_sfu::{Census, Said, SignalId, VirtualJoin, VirtualSfu};
 use stampede_sfu::{Ledger, SfuOptions};
 
@@ -23,6 +27,10 @@ const ROOM: &str = "room";
 const SFU: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 7_882);
 /// What wall clocks say at the start.
 const WALL_S: u64 = 1_700_000_000;
+/// Datagrams that find room in an SFU's receive buffers; further ones are dropped.
+const RECEIVE_BUFFER_MAX: usize = 100;
+/// Datagrams that an SFU takes at once.
+const BATCH_MAX: usize = 16;
 /// Steps of a run at most; more mean that time stands still.
 const STEPS_MAX: u64 = 2_000_000;
 /// Who else does something, in the trace.
@@ -72,6 +80,8 @@ struct Connection {
     /// Its first offer went along.
     first_offer: Option<String>,
     open: bool,
+    /// It was reset before it was open at the SFU.
+    cut: bool,
     /// Nothing overtakes, in either direction.
     up_at: Instant,
     down_at: Instant,
@@ -120,6 +130,27 @@ pub struct World {
     pub gave_up: Vec<(usize, String)>,
     /// RTP of the SFU that was for nobody's address.
     pub nowhere: u64,
+    /// What waits in the SFU's receive buffers.
+    waiting: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams that found them full.
+    pub receive_drops: u64,
+    /// What the SFU's cores are busy with, while they are full.
+    load: Load,
+    /// Where recordings are written, if any are.
+    disk: Option<VirtualDisk>,
+    /// What is on it.
+    pub files: Rc<RefCell<VirtualFiles>>,
+}
+
+/// Of an SFU that takes its time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    /// For each datagram, in or out.
+    each: Duration,
+    /// With the latest of them, it is busy until then.
+    until: Option<Instant>,
+    /// All of it.
+    spent: Duration,
 }
 
 /// Virtual time begins at the same moment in all runs of a process.
@@ -141,8 +172,15 @@ impl World {
             }
         }
         let specs = plan.clients.iter().cloned().enumerate();
-        let clients: Vec<Client> =
+        let mut clients: Vec<Client> =
             specs.map(|(index, spec)| Client::new(index, spec, start, plan.seed)).collect();
+        let files = Rc::new(RefCell::new(VirtualFiles::default()));
+        let disk = plan.records.map(|queue| {
+            let (disk, handle) = VirtualDisk::new(start, queue, Rc::clone(&files));
+            let record = clients.iter_mut().filter(|client| client.spec.subscribes);
+            record.for_each(|client| client.record(handle.clone()));
+            disk
+        });
         let way = |index: usize| {
             let seed = plan.seed.wrapping_mul(64).wrapping_add(index as u64 * 2);
             Way {
@@ -172,6 +210,11 @@ impl World {
             trace: Vec::new(),
             gave_up: Vec::new(),
             nowhere: 0,
+            waiting: VecDeque::new(),
+            receive_drops: 0,
+            load: Load::default(),
+            disk,
+            files,
             plan,
         };
         world.start_sfu();
@@ -225,8 +268,9 @@ impl World {
         for _ in 0..STEPS_MAX {
             let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
             let clients = self.clients.iter().filter_map(Client::next);
-            let sfu = self.sfu.as_ref().map(VirtualSfu::next);
-            let next = clients.chain(queued).chain(sfu).min().unwrap_or(end).max(self.now);
+            let sfu = self.sfu_next();
+            let disk = self.disk.as_ref().map(VirtualDisk::next);
+            let next = clients.chain(queued).chain(sfu).chain(disk).min().unwrap_or(end).max(self.now);
             if next > end {
                 self.now = end;
                 return;
@@ -253,16 +297,46 @@ impl World {
             }
         }
         (0..self.clients.len()).for_each(|client| self.take(client));
-        if let Some(sfu) = &mut self.sfu {
-            sfu.turn();
+        if let Some(disk) = &mut self.disk {
+            disk.turn(now);
         }
-        self.take_sfu();
+        if self.load.until.is_none_or(|until| until <= now) {
+            self.sfu_works();
+        }
     }
 
-    /// Takes what the SFU has to send and to say.
-    fn take_sfu(&mut self) {
+    /// When the SFU has something to do, and the time for it.
+    fn sfu_next(&self) -> Option<Instant> {
+        let next = match self.waiting.is_empty() {
+            true => self.sfu.as_ref()?.next(),
+            false => self.now,
+        };
+        Some(self.load.until.map_or(next, |until| next.max(until)))
+    }
+
+    /// The SFU takes what came, and does what is due.
+    fn sfu_works(&mut self) {
         let Some(sfu) = &mut self.sfu else { return };
+        let batch = if self.load.each.is_zero() { usize::MAX } else { BATCH_MAX };
+        let taken = self.waiting.len().min(batch);
+        for (source, to, bytes) in self.waiting.drain(..taken) {
+            sfu.receive(source, to, &bytes);
+        }
+        sfu.turn();
+        let sent = self.take_sfu();
+        let took = self.load.each * (taken + sent) as u32;
+        self.load.spent += took;
+        self.load.until = (!took.is_zero()).then_some(self.now + took);
+        if let Some(sfu) = &mut self.sfu {
+            sfu.spent(self.load.spent);
+        }
+    }
+
+    /// Takes what the SFU has to send and to say; how many datagrams.
+    fn take_sfu(&mut self) -> usize {
+        let Some(sfu) = &mut self.sfu else { return 0 };
         let (sent, said) = (sfu.sent(), sfu.said());
+        let count = sent.len();
         for (source, to, bytes) in sent {
             let owner = (0..self.clients.len())
                 .find(|client| to.ip() == IpAddr::from([100, 64, 0, 1 + *client as u8]));
@@ -294,6 +368,7 @@ impl World {
                 }
             }
         }
+        count
     }
 
     /// When what is said on a websocket now is heard.
@@ -316,7 +391,7 @@ impl World {
         for news in out.news {
             match &news {
                 News::Closed(report) => self.reports.push((client, PeerReport::clone(report))),
-                News::GaveUp(why) => self.gave_up.push((client, why.clone())),
+                News::GaveUp(why) => self.gave_up.push((client, why.kind.clone())),
                 _ => {}
             }
             let clients = &self.clients;
@@ -365,6 +440,7 @@ impl World {
             sfu: None,
             first_offer,
             open: true,
+            cut: false,
             up_at,
             down_at,
         });
@@ -387,9 +463,18 @@ impl World {
                 let class = Class::of(&bytes);
                 let book = self.ways[client].up.book_mut(class);
                 match &mut self.sfu {
-                    Some(sfu) => {
+                    // Without time left it drops what finds no room.
+                    Some(sfu)
+                        if !self.load.each.is_zero()
+                            && self.waiting.len() >= RECEIVE_BUFFER_MAX =>
+                    {
                         book.delivered += 1;
-                        sfu.receive(source, to, &bytes);
+                        self.receive_drops += 1;
+                        sfu.drop_received(to);
+                    }
+                    Some(_) => {
+                        book.delivered += 1;
+                        self.waiting.push_back((source, to, bytes));
                     }
                     None => book.stray += 1,
                 }
@@ -397,7 +482,11 @@ impl World {
             Event::ToClient { client, source, to, bytes } => {
                 self.deliver(client, source, to, &bytes)
             }
-            Event::Dial { signal, single, resume } => self.admit(signal, single, resume),
+            Event::Dial { signal, single, resume } => {
+                if !self.signals[signal].cut {
+                    self.admit(signal, single, resume);
+                }
+            }
             Event::Opened { signal } => {
                 if self.is_current(signal) {
                     let offer = self.signals[signal].first_offer.take();
@@ -527,13 +616,21 @@ impl World {
                     back(up);
                     back(down);
                 }
-                (Fault::Death | Fault::ServerLoss(_), true) => {}
+                (_, true) => {}
             }
             return;
         }
         match (fault, begins) {
             (Fault::Death, true) => self.die(),
             (Fault::Death, false) => self.start_sfu(),
+            (Fault::Full(each), true) => self.load.each = each,
+            (Fault::Full(_), false) => self.load.each = Duration::ZERO,
+            (Fault::SlowDisk(each), true) => self.files.borrow_mut().each = each,
+            (Fault::StalledDisk, true) => self.files.borrow_mut().stalled_until = Some(until),
+            (Fault::FullDisk(room), true) => self.files.borrow_mut().fills_up(room),
+            (Fault::SlowDisk(_) | Fault::StalledDisk | Fault::FullDisk(_), false) => {
+                self.files.borrow_mut().recovers();
+            }
             _ => {}
         }
     }
@@ -541,6 +638,7 @@ impl World {
     /// A participant's websocket is reset: both ends see it.
     fn reset(&mut self, client: usize) {
         let Some(signal) = self.ways[client].signal else { return };
+        self.signals[signal].cut = true;
         if let (Some(id), Some(sfu)) = (self.signals[signal].sfu.take(), &mut self.sfu) {
             sfu.lose(id);
         }
@@ -555,6 +653,7 @@ impl World {
         // What it sent last is on its way.
         self.take_sfu();
         self.sfu = None;
+        self.waiting.clear();
         for signal in 0..self.signals.len() {
             if self.signals[signal].sfu.take().is_some() {
                 let at = self.signal_at(signal, false);
@@ -571,6 +670,11 @@ impl World {
                 self.take(client);
             }
         }
+    }
+
+    /// Writes what waits for the disk, and says what became of the recordings.
+    pub fn recordings(&mut self) -> Option<DiskReport> {
+        self.disk.take().map(VirtualDisk::finish)
     }
 
     /// What the living SFU counted.
