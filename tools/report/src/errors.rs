@@ -16,6 +16,8 @@ pub enum ErrorClass {
     SignallingLost,
     /// The server does not answer pings.
     Unanswered,
+    /// The server says that it lost the media of a session that stood. It knows no more than that.
+    MediaLost,
     /// The server's host answered that nobody listens at its port any more. Of a participant that had
     /// been connected, so the address is right; a proxy's word is not this.
     NobodyListens,

@@ -188,8 +188,7 @@ fn never_came(facts: &Facts, ledger: LedgerFacts) -> Parts {
     // What the SFU had no room for when it came is lost upstream like what never came.
     let upstream = facts.upstream_lost.max(ledger.upstream_lost);
     let at_its_door = upstream.min(ledger.receive_drops);
-    let each =
-        |packets: u64| packets.saturating_mul(facts.subscribers_lossy).min(lost.unrecovered);
+    let each = |packets: u64| packets.saturating_mul(facts.subscribers_lossy).min(lost.unrecovered);
     // The SFU drops first transmissions. What was lost upstream for good is set against what is
     // lost for good: the rest came up late, and so was missing at first and repaired.
     let inside = share(lost_in_sending(ledger), lost.lost_at_first);
@@ -224,7 +223,8 @@ pub(super) fn late(facts: &Facts) -> Option<(Fault, String)> {
     if let Some(ledger) = facts.ledger {
         return Some((came_late(facts, ledger).largest().0, what));
     }
-    let upstream = (facts.sent_again + facts.upstream_lost).saturating_mul(facts.subscribers_joined);
+    let upstream =
+        (facts.sent_again + facts.upstream_lost).saturating_mul(facts.subscribers_joined);
     (upstream as f64 >= EXPLAINS * lost as f64).then(|| {
         let again = group(facts.sent_again);
         (Fault::Publisher, format!("{what}; the server had to ask publishers again for {again}"))

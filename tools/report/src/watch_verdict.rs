@@ -215,7 +215,9 @@ fn on_purpose(facts: &Facts) -> &'static str {
 fn publisher_gone(facts: &Facts, one: &CauseGroup, reason: &str) -> (Fault, String) {
     match one.reason.as_deref().unwrap_or_default() {
         // It went silent, as far as the server can tell.
-        "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT" | "MEDIA_FAILURE" => (Fault::Publisher, String::new()),
+        "SIGNAL_CLOSE" | "CONNECTION_TIMEOUT" | "MEDIA_FAILURE" => {
+            (Fault::Publisher, String::new())
+        }
         "SERVER_SHUTDOWN" | "MIGRATION" | "STATE_MISMATCH" => (Fault::Server, String::new()),
         _ => match disconnected(facts, one, reason) {
             // The same of one of this run's: its way to a server that was there.
@@ -250,12 +252,7 @@ fn disconnected(facts: &Facts, one: &CauseGroup, reason: &str) -> (Fault, String
 }
 
 /// Connections to an embedded SFU were lost that was there all the time: who was cut off from whom.
-fn cut_off(
-    facts: &Facts,
-    one: &CauseGroup,
-    ledger: LedgerFacts,
-    what: String,
-) -> (Fault, String) {
+fn cut_off(facts: &Facts, one: &CauseGroup, ledger: LedgerFacts, what: String) -> (Fault, String) {
     if ledger.read_too_slowly > 0 || facts.sfu_full_s(one.length_s_p50).is_some() {
         return (Fault::Unknown, format!("{what}; server or network"));
     }
@@ -429,16 +426,14 @@ mod tests {
 
     /// An embedded SFU that was there all the time, and a gap.
     fn embedded(ledger: LedgerFacts, one: &CauseGroup) -> (Fault, String) {
-        let error = |kind: &str, class| ErrorFact {
-            kind: kind.to_owned(),
-            class,
-            ..ErrorFact::default()
-        };
+        let error =
+            |kind: &str, class| ErrorFact { kind: kind.to_owned(), class, ..ErrorFact::default() };
         let facts = Facts {
             embedded: true,
             received: 1_000,
             errors: vec![
                 error("signal_lost", ErrorClass::SignallingLost),
+                error("server_asked_resume", ErrorClass::MediaLost),
                 error("refused", ErrorClass::NobodyListens),
             ],
             ledger: Some(LedgerFacts { packets_sent: 1_000, ..ledger }),
@@ -454,7 +449,10 @@ mod tests {
         for one in [gap(Cause::Late, None), gap(Cause::Silent, None), disconnected] {
             let (fault, said) = embedded(full(1.0), &one);
             assert_eq!(fault, Fault::Server, "{said}");
-            assert!(said.ends_with("embedded SFU had no time left for 1.0 s (its ledger)"), "{said}");
+            assert!(
+                said.ends_with("embedded SFU had no time left for 1.0 s (its ledger)"),
+                "{said}"
+            );
             assert_eq!(embedded(full(0.9), &one).0, Fault::Unknown, "{one:?}");
             assert_eq!(embedded(full(0.0), &one).0, Fault::Unknown, "{one:?}");
         }
@@ -478,7 +476,7 @@ mod tests {
     #[test]
     fn a_way_to_an_sfu_that_was_there_is_the_network_s_or_a_publisher_s() {
         let silent = |fell_silent| LedgerFacts { fell_silent, ..LedgerFacts::default() };
-        for kind in ["signal_lost", "ping_timeout"] {
+        for kind in ["signal_lost", "ping_timeout", "server_asked_resume"] {
             let (own, others) =
                 (gap(Cause::Disconnected, Some(kind)), gap(Cause::PublisherGone, Some(kind)));
             let (fault, said) = embedded(silent(1), &own);

@@ -55,6 +55,7 @@ impl JoinError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::Signalling(kind) if kind.is_flood() => ErrorClass::Flooded,
+            Self::Signalling(ErrorKind::ServerAskedResume) => ErrorClass::MediaLost,
             Self::Signalling(kind) if kind.is_ended_by_server() => ErrorClass::EndedByServer,
             Self::Signalling(kind) if kind.is_refusal() => ErrorClass::Refused,
             Self::Signalling(kind) if kind.is_shortage() => ErrorClass::NoResources,
@@ -110,6 +111,7 @@ mod tests {
             (ErrorKind::PublishRefused, ErrorClass::Refused),
             (ErrorKind::Closed(1001.into()), ErrorClass::EndedByServer),
             (ErrorKind::ServerAskedReconnect, ErrorClass::EndedByServer),
+            (ErrorKind::ServerAskedResume, ErrorClass::MediaLost),
             (ErrorKind::Closed(1006.into()), ErrorClass::SignallingLost),
             (ErrorKind::SignalLost, ErrorClass::SignallingLost),
             (ErrorKind::PingTimeout, ErrorClass::Unanswered),

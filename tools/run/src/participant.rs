@@ -632,9 +632,7 @@ async fn attend(
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {
         SessionEnd::Left | SessionEnd::Rejoins(_) => gone(context, participant, life, now(), None),
-        SessionEnd::Broke(broken) => {
-            gone(context, participant, life, now(), Some(&broken.why))
-        }
+        SessionEnd::Broke(broken) => gone(context, participant, life, now(), Some(&broken.why)),
     }
     peers.leave(context);
     context.joins.borrow_mut().session_ended(connection.session().counters());
