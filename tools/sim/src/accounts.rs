@@ -12,8 +12,8 @@ use stampede_core::watch::{
 
 use stampede_report::errors::ErrorFact;
 
-use crate::client::{News, Why};
 use crate::clips;
+use crate::news::{News, Why};
 
 /// Intervals that the bound on what a frame covers follows.
 const INTERVALS: usize = 30;

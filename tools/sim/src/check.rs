@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use stampede_core::watch::Cause;
 use stampede_core::{MediaKind, PeerReport};
 use stampede_counters::{Figure, PeerCounters, PublishCounters, SfuWorkerCounters};
-use stampede_report::facts::{CauseGroup, Facts, LedgerFacts, TracksFacts, WatchFacts};
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskReport;
+use stampede_report::facts::{CauseGroup, Facts, LedgerFacts, TracksFacts, WatchFacts};
 use stampede_report::judge::judge;
 use stampede_report::recording::Recorded;
 use stampede_report::senders::SenderFacts;
@@ -44,7 +44,7 @@ const WATCH_SLACK_A_GAP: Duration = Duration::from_millis(350);
 const LOST_SELDOM: f64 = 0.15;
 /// By how many frames what was put together may differ from what is said to be decodable: those that
 /// wait at the end of a stream, or came before a recording could begin.
-const FRAMES_SLACK: u64 = 8;
+const FRAMES_SLACK: u64 = 4;
 /// Fewer say nothing.
 const LOST_MIN: u64 = 20;
 
@@ -534,8 +534,10 @@ fn publishers_know(facts: &Facts) -> bool {
     let nine_tenths = |of: u64| of as f64 * 0.9;
     match facts.unrecovered {
         0 => {
-            let at_first = facts.missing - facts.reordered.min(facts.missing);
-            let known = (facts.sent_again + facts.upstream_lost) * facts.subscribers_joined;
+            // What is sent again comes in the wrong order.
+            let again = facts.sent_again * facts.subscribers_joined;
+            let at_first = facts.missing - facts.reordered.saturating_sub(again).min(facts.missing);
+            let known = again + facts.upstream_lost * facts.subscribers_joined;
             at_first > 0 && known as f64 >= nine_tenths(at_first)
         }
         lost => (facts.upstream_lost * facts.subscribers_lossy) as f64 >= nine_tenths(lost),

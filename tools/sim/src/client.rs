@@ -1,7 +1,7 @@
 //! A participant: a real session and a real peer, and what `stampede run` does with both: it joins,
 //! comes back on livekit-client's schedule, and leaves.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -9,24 +9,23 @@ use std::time::{Duration, Instant};
 use livekit_protocol as proto;
 use prost::Message as _;
 use prost::bytes::Bytes;
-use stampede_core::watch::StreamCover;
 use stampede_core::{
-    Arrival, DtlsIdentity, LocalId, MediaFailure, MediaKind, PathKind, Peer, PeerEvent,
-    PeerOptions, PeerReport, PeerRole, PeerSink, PeerUpdate, PublishLayer, PublishTrack, Receives,
-    RecordedFrame, RecordedStream, Scratch, Transport,
+    AddressRequest, Arrival, DtlsIdentity, LocalId, MediaFailure, MediaKind, PathKind, Peer,
+    PeerEvent, PeerOptions, PeerRole, PeerSink, PeerUpdate, Receives, RecordedFrame,
+    RecordedStream, Scratch, Transport, TurnServer,
 };
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
-use stampede_report::errors::ErrorClass;
 use stampede_signaling::ErrorKind;
 use stampede_signaling::session::{
-    EndReason, FIRST_OFFER_ID, FIRST_SLOTS, LocalLayer, LocalTrack, MediaCommand, MediaInput,
-    Output, Quality, Role, Session, SessionEvent, SessionOptions, SignalVersion, Subscription,
-    Target, TrackSource, WayBack,
+    EndReason, FIRST_OFFER_ID, FIRST_SLOTS, MediaCommand, MediaInput, Output, Session,
+    SessionEvent, SessionOptions, SignalVersion, Target, WayBack,
 };
 
-use crate::clips;
+use crate::news::{News, Out, Signalling, Why};
 use crate::recorder::Recorder;
+use crate::spec::{ClientSpec, relay_of};
+use crate::turn_server::{PASSWORD, USER};
 
 /// Pauses before tries to come back, of livekit-client (`tools/run/src/reconnect.rs`).
 const PAUSES_MS: [u64; 10] = [0, 300, 1_200, 2_700, 4_800, 7_000, 7_000, 7_000, 7_000, 7_000];
@@ -47,125 +46,22 @@ const NEVER: Duration = Duration::from_secs(86_400);
 /// Work at one moment that never ends is a bug.
 const ROUNDS_MAX: usize = 1_000;
 
-/// What a participant is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientSpec {
-    /// It publishes video.
-    pub video: bool,
-    /// It publishes audio.
-    pub audio: bool,
-    /// It subscribes to everything.
-    pub subscribes: bool,
-    /// By this protocol; who does both does it by v1.
-    pub version: SignalVersion,
-    /// When it joins, since the start.
-    pub joins_at: Duration,
-    /// How long its media worker takes over an offer or an answer.
-    pub answers_after: Duration,
-}
-
-impl ClientSpec {
-    /// It publishes something.
-    #[must_use]
-    pub fn publishes(&self) -> bool {
-        self.video || self.audio
-    }
-}
-
-/// What a participant wants of whoever has its websocket.
-#[derive(Debug, Clone)]
-pub enum Signalling {
-    /// One that joins, over a single connection with this first offer if it has one.
-    Join(Option<Option<proto::SessionDescription>>),
-    /// One that takes its session up again.
-    Resume,
-    /// Say this on the one it has.
-    Say(Vec<u8>),
-    /// Close it.
-    HangUp,
-}
-
-/// Why a connection ended, or there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Why {
-    /// Its kind, by name.
-    pub kind: String,
-    /// What it means to the verdict.
-    pub class: ErrorClass,
-}
-
-impl Why {
-    /// That tells nobody anything.
-    fn other(kind: &str) -> Self {
-        Self { kind: kind.to_owned(), class: ErrorClass::Other }
-    }
-}
-
-/// As `tools/run/src/join_error.rs` has it.
-impl From<ErrorKind> for Why {
-    fn from(kind: ErrorKind) -> Self {
-        let class = match kind {
-            _ if kind.is_flood() => ErrorClass::Flooded,
-            _ if kind.is_ended_by_server() => ErrorClass::EndedByServer,
-            _ if kind.is_refusal() => ErrorClass::Refused,
-            ErrorKind::PingTimeout => ErrorClass::Unanswered,
-            ErrorKind::Refused => ErrorClass::NobodyListens,
-            _ if kind.is_signalling_lost() => ErrorClass::SignallingLost,
-            _ => ErrorClass::Other,
-        };
-        Self { kind: kind.to_string(), class }
-    }
-}
-
-/// What happened to a participant, for the accounts.
-#[derive(Debug, Clone)]
-pub enum News {
-    /// It stands: for the first time, or again.
-    Stands,
-    /// It broke, or a try to come back did.
-    Broke(Why),
-    /// It leaves in order.
-    Left,
-    /// It is over, and did not leave in order.
-    GaveUp(Why),
-    /// A track of its own was accepted.
-    Published(MediaKind),
-    /// A track of somebody else is there: sid and identity of its publisher.
-    Available(String, String, MediaKind),
-    /// A track is wanted, or paused.
-    Wanted(String, bool),
-    /// What its streams covered; the number tells them apart over all peers.
-    Cover(u64, StreamCover),
-    /// A whole frame came.
-    Frame(Option<String>, MediaKind, Vec<u8>),
-    /// A peer is closed.
-    Closed(Box<PeerReport>),
-}
-
-/// What comes out of a participant at one moment.
-#[derive(Debug, Default)]
-pub struct Out {
-    /// Datagrams, to where.
-    pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    /// Signalling, in order.
-    pub signalling: Vec<Signalling>,
-    /// For the accounts, in order.
-    pub news: Vec<News>,
-    /// For the trace, in order.
-    pub trace: Vec<&'static str>,
-}
-
 #[derive(Default)]
 struct Sink {
-    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    datagrams: Vec<(LocalId, SocketAddr, Vec<u8>)>,
+    requests: Vec<AddressRequest>,
     events: Vec<PeerEvent>,
     frames: Vec<(Option<String>, MediaKind, Vec<u8>)>,
     recorder: Option<Recorder>,
 }
 
 impl PeerSink for Sink {
-    fn transmit(&mut self, _: LocalId, destination: SocketAddr, payload: &[u8]) {
-        self.datagrams.push((destination, payload.to_vec()));
+    fn transmit(&mut self, via: LocalId, destination: SocketAddr, payload: &[u8]) {
+        self.datagrams.push((via, destination, payload.to_vec()));
+    }
+
+    fn address(&mut self, request: AddressRequest) {
+        self.requests.push(request);
     }
 
     fn event(&mut self, event: PeerEvent) {
@@ -214,6 +110,8 @@ pub struct Client {
     /// Its address behind its NAT, but for the port.
     local_ip: std::net::IpAddr,
     options: PeerOptions,
+    /// Its TURN server.
+    relay: SocketAddr,
     stage: Stage,
     scheduled: Instant,
     session: Option<Session>,
@@ -222,6 +120,9 @@ pub struct Client {
     peer: Option<Box<Peer>>,
     /// How many it had.
     peers: u64,
+    /// Its sockets by what the peer calls them; their numbers are never used again.
+    sockets: BTreeMap<LocalId, u16>,
+    sockets_made: u16,
     peer_wake: Instant,
     connected: bool,
     stands: bool,
@@ -260,8 +161,9 @@ impl Client {
         Self {
             identity: format!("{role}-{index}"),
             local_ip: [10, 0, 0, 1 + index as u8].into(),
+            relay: relay_of(index),
             options: PeerOptions {
-                transport: Transport::Only(PathKind::Udp),
+                transport: Transport::Only(spec.way),
                 ..PeerOptions::new(identity())
             },
             spec,
@@ -271,6 +173,8 @@ impl Client {
             signal: false,
             peer: None,
             peers: 0,
+            sockets: BTreeMap::new(),
+            sockets_made: 0,
             peer_wake: scheduled,
             connected: false,
             stands: false,
@@ -412,9 +316,13 @@ impl Client {
     }
 
     /// A datagram came.
-    pub fn datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
-        if let Some(peer) = &mut self.peer {
-            peer.handle_datagram(at, source, payload, &mut self.scratch);
+    pub fn datagram(&mut self, at: Arrival, socket: u16, source: SocketAddr, payload: &[u8]) {
+        let via = self.sockets.iter().find(|(_, number)| **number == socket).map(|(via, _)| *via);
+        if let (Some(peer), Some(via)) = (&mut self.peer, via) {
+            peer.received_on(via);
+            if let Some((source, payload)) = peer.relayed(at, via, source, payload) {
+                peer.handle_datagram(at, source, payload, &mut self.scratch);
+            }
             self.peer_wake = at.instant;
         }
     }
@@ -434,7 +342,7 @@ impl Client {
                 let options = SessionOptions {
                     version: self.spec.version,
                     first_offer,
-                    ..SessionOptions::new(self.role())
+                    ..SessionOptions::new(self.spec.role())
                 };
                 self.session = Some(Session::new(options, now));
             }
@@ -501,20 +409,6 @@ impl Client {
         self.settle(now);
     }
 
-    fn role(&self) -> Role {
-        let receives = Role::subscriber(Subscription::Auto, Quality::High).receives;
-        Role {
-            receives: receives.filter(|_| self.spec.subscribes),
-            tracks: self.tracks().map(|(track, _)| track).collect(),
-            ..Role::default()
-        }
-    }
-
-    fn tracks(&self) -> impl Iterator<Item = (LocalTrack, PublishTrack)> {
-        let kinds = [(MediaKind::Video, self.spec.video), (MediaKind::Audio, self.spec.audio)];
-        kinds.into_iter().filter(|(_, sends)| *sends).map(|(kind, _)| track(kind))
-    }
-
     /// Begins a session: a peer, and a websocket.
     fn start(&mut self, now: Instant) {
         self.out.trace.push("starts");
@@ -524,12 +418,23 @@ impl Client {
                 .spec
                 .subscribes
                 .then(|| Receives { record: true, ..Receives::default() }),
-            tracks: self.tracks().map(|(_, track)| track).collect(),
+            tracks: self.spec.tracks().map(|(_, track)| track).collect(),
             ..PeerRole::default()
         };
-        let local = SocketAddr::new(self.local_ip, self.local_port());
-        let peer = Peer::with_role(now, local, &self.options, role).unwrap();
+        self.sockets.clear();
+        let own = (self.spec.way == PathKind::Udp).then(|| self.socket(LocalId::default()));
+        let peer = Peer::with_role(now, own, &self.options, role).unwrap();
         let mut peer = Box::new(peer);
+        if self.spec.way.is_relayed() {
+            let server = TurnServer {
+                by: self.spec.way,
+                host: self.relay.ip().to_string().into(),
+                address: Some(self.relay),
+                username: USER.into(),
+                credential: PASSWORD.into(),
+            };
+            peer.set_turn_servers(now, vec![server], false);
+        }
         let single = (self.spec.version == SignalVersion::V1).then(|| {
             self.spec.subscribes.then(|| proto::SessionDescription {
                 r#type: "offer".to_owned(),
@@ -546,10 +451,39 @@ impl Client {
         self.out.signalling.push(Signalling::Join(single));
     }
 
-    /// The port behind its NAT.
+    /// Another socket, and where it is behind its NAT.
+    fn socket(&mut self, via: LocalId) -> SocketAddr {
+        self.sockets_made += 1;
+        self.sockets.insert(via, self.sockets_made);
+        SocketAddr::new(self.local_ip, 40_000 + self.sockets_made)
+    }
+
+    /// It has this socket.
     #[must_use]
-    pub fn local_port(&self) -> u16 {
-        40_000 + self.peers as u16
+    pub fn has_socket(&self, number: u16) -> bool {
+        self.peer.is_some() && self.sockets.values().any(|own| *own == number)
+    }
+
+    /// Does what the peer asks for beside its datagrams.
+    fn addresses(&mut self, now: Instant) {
+        for request in std::mem::take(&mut self.sink.requests) {
+            match request {
+                AddressRequest::Relay { via, .. } => {
+                    let local = self.socket(via);
+                    if let Some(peer) = &mut self.peer {
+                        peer.stream_connected(now, via, local);
+                    }
+                }
+                AddressRequest::Close { via } => {
+                    // What it has sent last is on its way.
+                    self.take_sink();
+                    self.sockets.remove(&via);
+                }
+                AddressRequest::Open { .. } | AddressRequest::Connect { .. } => {
+                    panic!("{}: {request:?}", self.identity)
+                }
+            }
+        }
     }
 
     fn dial_again(&mut self) {
@@ -657,7 +591,11 @@ impl Client {
     }
 
     fn take_sink(&mut self) {
-        self.out.datagrams.append(&mut self.sink.datagrams);
+        for (via, to, bytes) in self.sink.datagrams.drain(..) {
+            if let Some(socket) = self.sockets.get(&via) {
+                self.out.datagrams.push((*socket, to, bytes));
+            }
+        }
         for (track, kind, data) in self.sink.frames.drain(..) {
             self.out.news.push(News::Frame(track, kind, data));
         }
@@ -684,7 +622,9 @@ impl Client {
             }
             let events = std::mem::take(&mut self.sink.events);
             self.take_sink();
-            let quiet = events.is_empty() && self.peer_wake > now;
+            let asks = !self.sink.requests.is_empty();
+            self.addresses(now);
+            let quiet = events.is_empty() && !asks && self.peer_wake > now;
             events.into_iter().for_each(|event| self.heard(now, event));
             if quiet {
                 return self.look();
@@ -850,37 +790,4 @@ impl Client {
             peer.update(update);
         }
     }
-}
-
-/// A track for the session, and the same for the peer.
-fn track(kind: MediaKind) -> (LocalTrack, PublishTrack) {
-    let (cid, source, codec, clip) = match kind {
-        MediaKind::Video => ("cam", TrackSource::Camera, "vp8", clips::video()),
-        MediaKind::Audio => ("mic", TrackSource::Microphone, "opus", clips::audio()),
-    };
-    let (width, height) = (u32::from(clip.width), u32::from(clip.height));
-    let layer = LocalLayer { quality: Quality::High, width, height, bitrate_bps: 100_000 };
-    let local = LocalTrack {
-        cid: cid.to_owned(),
-        name: cid.to_owned(),
-        kind,
-        source,
-        codec: codec.to_owned(),
-        width,
-        height,
-        layers: if kind == MediaKind::Video { vec![layer] } else { Vec::new() },
-        red: false,
-        dtx: false,
-        layers_in_one_stream: false,
-        backup: None,
-    };
-    let publish = PublishTrack {
-        cid: cid.to_owned(),
-        kind,
-        layers: vec![PublishLayer { rid: None, clip }],
-        start_offset: Duration::ZERO,
-        speaking: None,
-        audio: Default::default(),
-    };
-    (local, publish)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use stampede_core::PathKind;
 use stampede_media::disk::QUEUE_MESSAGES_MAX;
 use stampede_signaling::session::SignalVersion;
 
-use crate::client::ClientSpec;
 use crate::link::Conditions;
+use crate::spec::ClientSpec;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -29,14 +30,17 @@ pub enum Fault {
     Mtu(usize),
     /// A NAT forgets its mapping and makes another.
     Rebind,
+    /// Somebody's TURN server dies, and another one starts at its address.
+    RelayDeath,
     /// Nothing passes, signalling included.
     Partition,
     /// The SFU dies, and another one starts at its address.
     Death,
     /// The SFU itself drops a share of what it sends (its `--drop`).
     ServerLoss(f64),
-    /// The SFU's cores are full: each datagram in or out takes it so long.
-    Full(Duration),
+    /// The SFU's cores are full: each datagram in or out takes it so long, and so many find room in its
+    /// receive buffers; further ones are dropped.
+    Full(Duration, usize),
     /// Each operation of the disk takes so long.
     SlowDisk(Duration),
     /// The disk does not answer.
@@ -63,10 +67,11 @@ impl Fault {
             Self::Rate(_) => "rate",
             Self::Mtu(_) => "mtu",
             Self::Rebind => "rebind",
+            Self::RelayDeath => "relay death",
             Self::Partition => "partition",
             Self::Death => "death",
             Self::ServerLoss(_) => "server loss",
-            Self::Full(_) => "full",
+            Self::Full(..) => "full",
             Self::SlowDisk(_) => "slow disk",
             Self::StalledDisk => "stalled disk",
             Self::FullDisk(_) => "full disk",
@@ -123,13 +128,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed. One in nineteen has no fault; of the others a fifth have two.
+    /// The plan of a seed. One in twenty has no fault; of the others a fifth have two.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.u64(..);
         let mut plan = Self::without_faults(seed, &mut rng);
-        let kinds = 19;
+        let kinds = 20;
         let first = seed % kinds;
         if let Some(planned) = plan.fault(first, &mut rng) {
             if planned.fault.culprit() == Culprit::Disk {
@@ -157,6 +162,10 @@ impl Plan {
             false => SignalVersion::V0,
         };
         let joins_at = |rng: &mut fastrand::Rng| MS * rng.u32(..800);
+        let way = |rng: &mut fastrand::Rng| match rng.u8(..4) {
+            0 => PathKind::TurnUdp,
+            _ => PathKind::Udp,
+        };
         let answers_after = |rng: &mut fastrand::Rng| MS * rng.u32(..60);
         let mut clients = Vec::new();
         for index in 0..rng.usize(1..=2) {
@@ -167,6 +176,7 @@ impl Plan {
                 subscribes: both,
                 version: if both { SignalVersion::V1 } else { version(rng) },
                 joins_at: joins_at(rng),
+                way: way(rng),
                 answers_after: answers_after(rng),
             });
         }
@@ -177,6 +187,7 @@ impl Plan {
                 subscribes: true,
                 version: version(rng),
                 joins_at: joins_at(rng),
+                way: way(rng),
                 answers_after: answers_after(rng),
             });
         }
@@ -188,7 +199,7 @@ impl Plan {
     }
 
     /// The fault of a kind, with what is random about it.
-    fn fault(&self, kind: u64, rng: &mut fastrand::Rng) -> Option<Planned> {
+    fn fault(&mut self, kind: u64, rng: &mut fastrand::Rng) -> Option<Planned> {
         let share = |rng: &mut fastrand::Rng, most: f64| 0.01 + rng.f64() * (most - 0.01);
         let fault = match kind {
             1 => Fault::Loss(share(rng, 0.3), 1.0),
@@ -205,9 +216,10 @@ impl Plan {
             12 => Fault::ServerLoss(share(rng, 0.3)),
             13 => Fault::SignalReset,
             14 => Fault::ClockStep(rng.i64(-5_000..5_000)),
-            15 => Fault::Full(MS * rng.u32(5..12)),
+            15 => Fault::Full(MS * rng.u32(5..12), if rng.bool() { 100 } else { 5_000 }),
             16 => Fault::SlowDisk(MS * rng.u32(20..800)),
             17 => Fault::StalledDisk,
+            19 => Fault::RelayDeath,
             18 => Fault::FullDisk(rng.u64(..20_000)),
             _ => return None,
         };
@@ -218,13 +230,14 @@ impl Plan {
         let client = match fault {
             Fault::Death
             | Fault::ServerLoss(_)
-            | Fault::Full(_)
+            | Fault::Full(..)
             | Fault::SlowDisk(_)
             | Fault::StalledDisk
             | Fault::FullDisk(_) => None,
             Fault::LossUp(..) => Some(*rng.choice(&publishers)?),
             Fault::Delay(_)
             | Fault::Rebind
+            | Fault::RelayDeath
             | Fault::Partition
             | Fault::SignalReset
             | Fault::ClockStep(_) => Some(rng.usize(..self.clients.len())),
@@ -242,13 +255,16 @@ impl Plan {
             _ if fault.is_moment() => Duration::ZERO,
             // From the start to the end: an SFU does not change its options.
             Fault::ServerLoss(_) => Duration::ZERO,
-            Fault::Partition | Fault::Death => MS * rng.u32(100..6_000),
+            Fault::Partition | Fault::Death | Fault::RelayDeath => MS * rng.u32(100..6_000),
             // Whole stretches of a second are looked at.
-            Fault::Full(_) | Fault::SlowDisk(_) | Fault::StalledDisk | Fault::FullDisk(_) => {
+            Fault::Full(..) | Fault::SlowDisk(_) | Fault::StalledDisk | Fault::FullDisk(_) => {
                 MS * rng.u32(3_000..5_000)
             }
             _ => MS * rng.u32(500..2_000),
         };
+        if let (Fault::RelayDeath, Some(client)) = (fault, client) {
+            self.clients[client].way = PathKind::TurnUdp;
+        }
         Some(Planned { fault, client, from, lasts })
     }
 
@@ -301,9 +317,9 @@ impl Fault {
             Self::Loss(..) | Self::Rate(_) | Self::Mtu(_) => Culprit::Network,
             Self::LossUp(..) => Culprit::Publisher,
             Self::ServerLoss(_) => Culprit::Server,
-            Self::Full(_) => Culprit::FullServer,
+            Self::Full(..) => Culprit::FullServer,
             Self::Death => Culprit::DeadServer,
-            Self::Rebind | Self::Partition => Culprit::Cut,
+            Self::Rebind | Self::Partition | Self::RelayDeath => Culprit::Cut,
             Self::SlowDisk(_) | Self::StalledDisk | Self::FullDisk(_) => Culprit::Disk,
             Self::Delay(_)
             | Self::Reorder(_)

@@ -1,8 +1,8 @@
 //! Everything that there is in a run, and its time.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -17,9 +17,12 @@ use stampede_sfu::virtual_sfu::{Census, Said, SignalId, VirtualJoin, VirtualSfu}
 use stampede_sfu::{Ledger, SfuOptions};
 
 use crate::accounts::Accounts;
-use crate::client::{Client, News, Signalling};
-use crate::link::{Class, Link};
+use crate::client::Client;
+use crate::link::{Class, Link, inner};
+use crate::news::{News, Signalling};
 use crate::plan::{Fault, Plan, Planned};
+use crate::spec::relay_of;
+use crate::turn_server::TurnAt;
 use crate::wire::Wire;
 
 const ROOM: &str = "room";
@@ -27,8 +30,10 @@ const ROOM: &str = "room";
 const SFU: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 7_882);
 /// What wall clocks say at the start.
 const WALL_S: u64 = 1_700_000_000;
-/// Datagrams that find room in an SFU's receive buffers; further ones are dropped.
-const RECEIVE_BUFFER_MAX: usize = 100;
+/// Ports that a NAT has for a socket, one after the other.
+const PORTS_A_SOCKET: u16 = 50;
+/// How long a datagram takes between a TURN server and the SFU.
+const BEHIND_RELAYS: Duration = Duration::from_millis(2);
 /// Datagrams that an SFU takes at once.
 const BATCH_MAX: usize = 16;
 /// Steps of a run at most; more mean that time stands still.
@@ -70,6 +75,8 @@ pub struct Way {
     signal: Option<usize>,
     /// What was seen of media to it.
     pub wire: Wire,
+    /// Its TURN server, whether it uses one or not.
+    relay: TurnAt,
 }
 
 /// A websocket.
@@ -88,15 +95,52 @@ struct Connection {
 }
 
 enum Event {
-    ToSfu { client: usize, source: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    ToClient { client: usize, source: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Dial { signal: usize, single: Option<Option<proto::SessionDescription>>, resume: bool },
-    Opened { signal: usize },
-    Refused { signal: usize },
-    Up { signal: usize, frame: Vec<u8> },
-    HungUp { signal: usize },
-    Down { signal: usize, frame: Bytes },
-    Gone { signal: usize, in_order: bool },
+    /// From whose way, if it came by one.
+    ToSfu {
+        client: Option<usize>,
+        source: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// To somebody's TURN server from the SFU, or from the participant itself by its way.
+    ToRelay {
+        client: usize,
+        source: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    ToClient {
+        client: usize,
+        source: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Dial {
+        signal: usize,
+        single: Option<Option<proto::SessionDescription>>,
+        resume: bool,
+    },
+    Opened {
+        signal: usize,
+    },
+    Refused {
+        signal: usize,
+    },
+    Up {
+        signal: usize,
+        frame: Vec<u8>,
+    },
+    HungUp {
+        signal: usize,
+    },
+    Down {
+        signal: usize,
+        frame: Bytes,
+    },
+    Gone {
+        signal: usize,
+        in_order: bool,
+    },
     Begins(Planned),
     Ends(Planned),
 }
@@ -147,6 +191,8 @@ pub struct World {
 struct Load {
     /// For each datagram, in or out.
     each: Duration,
+    /// Datagrams that may wait for it.
+    room: usize,
     /// With the latest of them, it is busy until then.
     until: Option<Instant>,
     /// All of it.
@@ -191,6 +237,7 @@ impl World {
                 dark_until: None,
                 signal: None,
                 wire: Wire::default(),
+                relay: TurnAt::new(relay_of(index)),
             }
         };
         let scheduled: Vec<Instant> = clients.iter().map(Client::scheduled).collect();
@@ -247,9 +294,9 @@ impl World {
         self.trace.push(Happened { at: self.now - self.start, peer, kind });
     }
 
-    /// How a participant's datagrams look to the SFU.
-    fn mapped(&self, client: usize) -> SocketAddr {
-        let port = 20_000 + self.clients[client].peers() as u16 * 50 + self.ways[client].rebinds;
+    /// How the datagrams of a participant's socket look to the other side.
+    fn mapped(&self, client: usize, socket: u16) -> SocketAddr {
+        let port = 20_000 + socket * PORTS_A_SOCKET + self.ways[client].rebinds;
         SocketAddr::new([100, 64, 0, 1 + client as u8].into(), port)
     }
 
@@ -270,7 +317,8 @@ impl World {
             let clients = self.clients.iter().filter_map(Client::next);
             let sfu = self.sfu_next();
             let disk = self.disk.as_ref().map(VirtualDisk::next);
-            let next = clients.chain(queued).chain(sfu).chain(disk).min().unwrap_or(end).max(self.now);
+            let next =
+                clients.chain(queued).chain(sfu).chain(disk).min().unwrap_or(end).max(self.now);
             if next > end {
                 self.now = end;
                 return;
@@ -338,19 +386,18 @@ impl World {
         let (sent, said) = (sfu.sent(), sfu.said());
         let count = sent.len();
         for (source, to, bytes) in sent {
-            let owner = (0..self.clients.len())
-                .find(|client| to.ip() == IpAddr::from([100, 64, 0, 1 + *client as u8]));
-            let Some(client) = owner else {
+            let is_its = |client: &usize| {
+                let own = IpAddr::from([100, 64, 0, 1 + *client as u8]);
+                to.ip() == own || to.ip() == relay_of(*client).ip()
+            };
+            let Some(client) = (0..self.clients.len()).find(is_its) else {
                 self.nowhere += u64::from(Class::of(&bytes) == Class::Rtp);
                 continue;
             };
-            let way = &mut self.ways[client];
-            if Class::of(&bytes) == Class::Rtp {
-                way.wire.sent(&bytes);
-            }
-            let [first, copy] = way.down.send(self.now, &bytes);
-            for at in [first, copy].into_iter().flatten() {
-                self.push(at, Event::ToClient { client, source, to, bytes: bytes.clone() });
+            if to.ip() == relay_of(client).ip() {
+                self.push(self.now + BEHIND_RELAYS, Event::ToRelay { client, source, to, bytes });
+            } else {
+                self.send_down(client, source, to, &bytes);
             }
         }
         for (id, said) in said {
@@ -369,6 +416,37 @@ impl World {
             }
         }
         count
+    }
+
+    /// Puts a datagram on the way to a participant.
+    fn send_down(&mut self, client: usize, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let way = &mut self.ways[client];
+        if Class::of(bytes) == Class::Rtp {
+            way.wire.sent(inner(bytes));
+        }
+        let [first, copy] = way.down.send(self.now, bytes);
+        for at in [first, copy].into_iter().flatten() {
+            let bytes = bytes.to_vec();
+            self.push(at, Event::ToClient { client, source, to, bytes });
+        }
+    }
+
+    /// A TURN server takes a datagram, and does with it what it does.
+    fn relay(&mut self, client: usize, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let relayed = self.ways[client].relay.take(self.now, source, to, bytes);
+        if relayed.is_empty() && to != relay_of(client) {
+            // Nothing is allocated there, or the SFU may not send to it.
+            self.nowhere += u64::from(Class::of(bytes) == Class::Rtp);
+        }
+        for (from, to, bytes) in relayed {
+            match to.ip() == SFU.ip() {
+                true => {
+                    let at = self.now + BEHIND_RELAYS;
+                    self.push(at, Event::ToSfu { client: None, source: from, to, bytes });
+                }
+                false => self.send_down(client, from, to, &bytes),
+            }
+        }
     }
 
     /// When what is said on a websocket now is heard.
@@ -398,11 +476,16 @@ impl World {
             let of = |identity: &str| clients.iter().position(|it| it.identity == identity);
             self.accounts.take(self.now, client, news, of);
         }
-        let source = self.mapped(client);
-        for (to, bytes) in out.datagrams {
+        for (socket, to, bytes) in out.datagrams {
+            let source = self.mapped(client, socket);
             let [first, copy] = self.ways[client].up.send(self.now, &bytes);
             for at in [first, copy].into_iter().flatten() {
-                self.push(at, Event::ToSfu { client, source, to, bytes: bytes.clone() });
+                let bytes = bytes.clone();
+                let event = match to == relay_of(client) {
+                    true => Event::ToRelay { client, source, to, bytes },
+                    false => Event::ToSfu { client: Some(client), source, to, bytes },
+                };
+                self.push(at, event);
             }
         }
         for signalling in out.signalling {
@@ -460,24 +543,18 @@ impl World {
     fn carry_out(&mut self, event: Event) {
         match event {
             Event::ToSfu { client, source, to, bytes } => {
-                let class = Class::of(&bytes);
-                let book = self.ways[client].up.book_mut(class);
-                match &mut self.sfu {
-                    // Without time left it drops what finds no room.
-                    Some(sfu)
-                        if !self.load.each.is_zero()
-                            && self.waiting.len() >= RECEIVE_BUFFER_MAX =>
-                    {
-                        book.delivered += 1;
-                        self.receive_drops += 1;
-                        sfu.drop_received(to);
-                    }
-                    Some(_) => {
-                        book.delivered += 1;
-                        self.waiting.push_back((source, to, bytes));
-                    }
-                    None => book.stray += 1,
+                let there = self.sfu.is_some();
+                if let Some(client) = client {
+                    let book = self.ways[client].up.book_mut(Class::of(&bytes));
+                    *(if there { &mut book.delivered } else { &mut book.stray }) += 1;
                 }
+                self.receive(source, to, bytes);
+            }
+            Event::ToRelay { client, source, to, bytes } => {
+                if to == relay_of(client) {
+                    self.ways[client].up.book_mut(Class::of(&bytes)).delivered += 1;
+                }
+                self.relay(client, source, to, &bytes);
             }
             Event::ToClient { client, source, to, bytes } => {
                 self.deliver(client, source, to, &bytes)
@@ -531,9 +608,23 @@ impl World {
         }
     }
 
+    /// Into the SFU's receive buffers. Without time left it drops what finds no room.
+    fn receive(&mut self, source: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let full = !self.load.each.is_zero() && self.waiting.len() >= self.load.room;
+        match &mut self.sfu {
+            Some(sfu) if full => {
+                self.receive_drops += 1;
+                sfu.drop_received(to);
+            }
+            Some(_) => self.waiting.push_back((source, to, bytes)),
+            None => {}
+        }
+    }
+
     fn deliver(&mut self, client: usize, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let class = Class::of(bytes);
-        let there = to == self.mapped(client) && self.clients[client].has_peer();
+        let socket = (to.port() - 20_000) / PORTS_A_SOCKET;
+        let there = to == self.mapped(client, socket) && self.clients[client].has_socket(socket);
         let at = self.arrival(client);
         let way = &mut self.ways[client];
         if !there {
@@ -542,10 +633,10 @@ impl World {
         }
         way.down.book_mut(class).delivered += 1;
         if class == Class::Rtp {
-            way.wire.delivered(self.now, bytes);
+            way.wire.delivered(self.now, inner(bytes));
             self.happened(client, "rtp");
         }
-        self.clients[client].datagram(at, source, bytes);
+        self.clients[client].datagram(at, socket, source, bytes);
     }
 
     /// The SFU lets somebody in, or not.
@@ -610,6 +701,12 @@ impl World {
                     self.ways[client].dark_until = Some(until);
                 }
                 (Fault::Rebind, _) => self.ways[client].rebinds += 1,
+                (Fault::RelayDeath, begins) => {
+                    let relay = &mut self.ways[client].relay;
+                    relay.forget();
+                    relay.new_nonce();
+                    relay.is_silent = begins;
+                }
                 (Fault::ClockStep(ms), _) => self.ways[client].clock_ahead_ns += ms * 1_000_000,
                 (Fault::SignalReset, _) => self.reset(client),
                 (_, false) => {
@@ -623,8 +720,8 @@ impl World {
         match (fault, begins) {
             (Fault::Death, true) => self.die(),
             (Fault::Death, false) => self.start_sfu(),
-            (Fault::Full(each), true) => self.load.each = each,
-            (Fault::Full(_), false) => self.load.each = Duration::ZERO,
+            (Fault::Full(each, room), true) => (self.load.each, self.load.room) = (each, room),
+            (Fault::Full(..), false) => self.load.each = Duration::ZERO,
             (Fault::SlowDisk(each), true) => self.files.borrow_mut().each = each,
             (Fault::StalledDisk, true) => self.files.borrow_mut().stalled_until = Some(until),
             (Fault::FullDisk(room), true) => self.files.borrow_mut().fills_up(room),

@@ -54,12 +54,20 @@ fn books(played: &Played, report: &DiskReport, wrongs: &mut Vec<String>) {
         .flat_map(|way| [&way.up, &way.down])
         .map(|link| link.book(Class::Rtp).lost + link.book(Class::Rtp).stray)
         .sum();
-    let clean = played.world.plan.faults.iter().all(|planned| {
-        matches!(planned.fault.culprit(), Culprit::Disk | Culprit::Nobody)
-    });
+    let clean = played
+        .world
+        .plan
+        .faults
+        .iter()
+        .all(|planned| matches!(planned.fault.culprit(), Culprit::Disk | Culprit::Nobody));
     if clean && lost == 0 {
         let incomplete = assembled(&played.world).frames_incomplete;
-        equal(wrongs, || "frames that the network broke, and it broke none".to_owned(), incomplete, 0);
+        equal(
+            wrongs,
+            || "frames that the network broke, and it broke none".to_owned(),
+            incomplete,
+            0,
+        );
     }
 }
 
