@@ -669,7 +669,7 @@ mod tests {
         // What it got of the rest is not known.
         let facts = Facts { upstream_reported: 8_999, ..facts };
         check(&facts, Outcome::Pass, Fault::Unknown, "prove 950 never sent");
-        let foreign = Facts { published: 0, upstream_reported: 0, ..facts };
+        let foreign = Facts { publishers_joined: 0, published: 0, upstream_reported: 0, ..facts };
         check(&foreign, Outcome::Pass, Fault::Unknown, "prove 950 never sent");
     }
 
