@@ -600,6 +600,35 @@ fn a_relay_that_ends_is_a_loss_and_a_restart_has_another() {
     assert!(net.peer.is_connected(), "{:?}", net.sink.events);
 }
 
+/// A TURN server that is started anew knows no allocation, and says nothing of it.
+#[test]
+fn a_relay_by_which_nothing_comes_any_more_is_asked_for_anew_when_ice_restarts() {
+    let allocations = |silent_for: Duration| {
+        let mut net = Net::new(only(PathKind::TurnUdp), None);
+        net.name(&[PathKind::TurnUdp], false);
+        net.trickle();
+        net.run(ms(1_500));
+        assert!(net.is_connected());
+        net.turns[0].forget();
+        net.turns[0].new_nonce();
+        net.run(silent_for);
+        let mut changes = net.server.sdp_api();
+        changes.ice_restart(true);
+        let (offer, pending) = changes.apply().unwrap();
+        net.sink.events.clear();
+        net.answer(&offer, pending);
+        net.trickle();
+        net.run(Duration::from_secs(2));
+        let works = net.sink.events.contains(&PeerEvent::IceConnected);
+        assert_eq!(works, net.turns[0].is_allocated(), "{:?}", net.sink.events);
+        assert_eq!(net.closed.len(), net.asked.len() - 1);
+        net.asked.len()
+    };
+    assert_eq!(allocations(Duration::from_secs(6)), 2);
+    // What was heard of a moment ago may well be there.
+    assert_eq!(allocations(Duration::from_secs(1)), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 

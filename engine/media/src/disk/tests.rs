@@ -11,10 +11,10 @@ const BACKENDS: [DiskBackend; 2] = [DiskBackend::Plain, DiskBackend::IoUring];
 
 /// Starts a thread with each backend the kernel has.
 fn each(test: impl Fn(DiskThread, &Path)) {
-    each_with(thread::create_new, test);
+    each_with(io::create_new, test);
 }
 
-fn each_with(opener: thread::Opener, test: impl Fn(DiskThread, &Path)) {
+fn each_with(opener: io::Opener, test: impl Fn(DiskThread, &Path)) {
     for backend in BACKENDS {
         let dir = tempfile::tempdir().unwrap();
         let options = DiskOptions { dir: dir.path().join("a/b"), backend };
@@ -97,11 +97,11 @@ fn nothing_received_makes_no_file() {
 
 #[test]
 fn a_full_disk_gives_up_that_file_and_says_so() {
-    let opener: thread::Opener = |path| {
+    let opener: io::Opener = |path| {
         if path.ends_with("full.ivf") {
             return File::options().write(true).open("/dev/full");
         }
-        thread::create_new(path)
+        io::create_new(path)
     };
     each_with(opener, |disk, dir| {
         let handle = disk.handle();
@@ -124,7 +124,7 @@ fn a_full_disk_gives_up_that_file_and_says_so() {
 
 #[test]
 fn a_file_that_cannot_be_made_is_counted() {
-    let opener: thread::Opener = |_| Err(std::io::ErrorKind::PermissionDenied.into());
+    let opener: io::Opener = |_| Err(std::io::ErrorKind::PermissionDenied.into());
     each_with(opener, |disk, _| {
         let handle = disk.handle();
         for index in 0..ERRORS_KEPT_MAX + 4 {

@@ -51,6 +51,12 @@ impl Worker {
         self.wall = (self.now, wall);
     }
 
+    /// Whose word counts for what its thread has used of its core.
+    #[cfg(feature = "bench")]
+    pub(crate) fn set_cpu(&mut self, cpu: fn() -> std::time::Duration) {
+        self.cpu = cpu;
+    }
+
     /// Gives the peer the datagram that was received at this time.
     pub(super) fn receive_datagram(&mut self, index: usize, source: Endpoint, at: Instant) {
         if self.peers.hear_answer(index, source, &self.received.datagram, self.now) {
