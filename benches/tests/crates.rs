@@ -210,6 +210,7 @@ const CRATES: &[Row] = &[
         system: false,
     },
     Row { name: "stampede-http", uses: &[], never: &["str0m"], system: true },
+    Row { name: "stampede-hosts", uses: &[], never: &["tokio", "str0m", "rustls"], system: false },
     Row {
         name: "stampede-sfu",
         uses: &[
@@ -258,6 +259,7 @@ const CRATES: &[Row] = &[
             "stampede-core",
             "stampede-counters",
             "stampede-engine",
+            "stampede-hosts",
             "stampede-impair",
             "stampede-media",
             "stampede-output",
@@ -292,6 +294,7 @@ const CRATES: &[Row] = &[
         uses: &[
             "stampede-counters",
             "stampede-engine",
+            "stampede-hosts",
             "stampede-http",
             "stampede-impair",
             "stampede-output",

@@ -341,6 +341,7 @@ fn spawn(
             ..PeerOptions::new(shared.identity)
         },
         tls: options.tls.clone(),
+        clock_offset_ns: options.clock_offset_ns,
     };
     let choice = options.backend;
     let limits = BackendLimits {

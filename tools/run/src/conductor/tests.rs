@@ -493,6 +493,8 @@ impl Rig {
             visits: scenario.audience,
             seed: 1,
             own: Arc::clone(&participants.own),
+            stamps: Arc::clone(&participants.own),
+            meeting: None,
             obey_dynacast: false,
             message_bytes_max: scenario.message_bytes_max(),
             updates: scenario.has_updates(),

@@ -80,7 +80,7 @@ impl<'a> Joined<'a> {
         peers: Peers,
     ) -> Self {
         let tracks = &participant.spec.role.tracks;
-        let own = Arc::clone(&context.own);
+        let own = [Arc::clone(&context.own), Arc::clone(&context.stamps)];
         let callee = participant.spec.media.rpc.as_ref().and_then(|rpc| rpc.callee.clone());
         let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
         let began = now();
