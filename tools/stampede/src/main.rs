@@ -10,6 +10,7 @@ mod calibration;
 mod doctor;
 mod find;
 mod flags;
+mod kubernetes;
 mod live;
 mod metrics;
 mod play;
@@ -56,6 +57,8 @@ fn command() -> Result<Exit, Failure> {
         Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
         Parsed::Command(Command::Doctor(flags)) => doctor::command(&flags),
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),
+        Parsed::Command(Command::Kubernetes(flags)) => kubernetes::command(&flags),
+        Parsed::Command(Command::Pod(flags)) => kubernetes::pod(&flags),
         Parsed::Command(Command::Report(flags)) => reports::report(flags),
         Parsed::Command(Command::Compare(flags)) => reports::compare(&flags),
         Parsed::Command(Command::Man(_)) => flags::man(),

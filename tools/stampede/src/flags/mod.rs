@@ -7,6 +7,7 @@ mod audience;
 mod file;
 mod find;
 mod init;
+mod kubernetes;
 mod outputs;
 mod pages;
 mod people;
@@ -27,6 +28,7 @@ use file::ScenarioFile;
 use stampede_report::{Exit, Failure};
 
 pub(crate) use init::{InitFlags, init};
+pub(crate) use kubernetes::{KubernetesFlags, PodFlags};
 pub(crate) use outputs::{outputs, run_outputs};
 pub(crate) use pages::{CompletionsFlags, ManFlags};
 pub(crate) use reports::{CompareFlags, ReportFlags};
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Sfu(Box<SfuFlags>),
     Doctor(DoctorFlags),
     Init(InitFlags),
+    Kubernetes(KubernetesFlags),
+    Pod(PodFlags),
     Report(ReportFlags),
     Compare(CompareFlags),
     Man(ManFlags),
@@ -166,7 +170,8 @@ fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::config(
             "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor`, \
-             `stampede init`, `stampede report` or `stampede compare` (see `stampede --help`)",
+             `stampede init`, `stampede kubernetes`, `stampede report` or `stampede compare` (see \
+             `stampede --help`)",
         );
     }
     Failure::config(format!("{} (see `stampede --help`)", usage_line(error)))
@@ -311,7 +316,17 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "doctor", "init", "report", "compare", "completions"] {
+        for name in [
+            "run",
+            "sfu",
+            "doctor",
+            "init",
+            "kubernetes",
+            "pod",
+            "report",
+            "compare",
+            "completions",
+        ] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {
