@@ -11,10 +11,12 @@
 mod common;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::{KEY, Running, SECRET, Sfu};
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 use stampede_testing::skip;
@@ -219,4 +221,66 @@ fn the_kernel_knows_what_the_sysctls_set() {
         }
         assert!(read("docs/load-box.md").contains(name), "the page doesn't name {name}");
     }
+}
+
+/// What the Job gives all pods alike, but for the index; the Secret's values are environment.
+#[test]
+fn pods_with_the_same_arguments_make_a_run_by_their_indexes() {
+    let _lanes = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let sfu = Sfu::start(&[]);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let scenario = dir.path().join("load.toml");
+    fs::write(&scenario, "video_publishers = 1\nsubscribers = 4\nduration = \"3s\"\n").unwrap();
+    let file = dir.path().join("merged.json");
+    let pod = |index: &str| {
+        let args = [
+            "pod".to_owned(),
+            format!("--join={address}"),
+            "--node=n1".to_owned(),
+            "--wait=30s".to_owned(),
+            "--".to_owned(),
+            "--hosts=2".to_owned(),
+            "--hosts-wait=30s".to_owned(),
+            format!("--listen={address}"),
+            format!("--scenario={}", scenario.display()),
+            format!("--out=json={}", file.display()),
+        ];
+        Running::start_with(&args.each_ref().map(String::as_str), |command| {
+            command.env("JOB_COMPLETION_INDEX", index).current_dir(dir.path());
+            command.env("STAMPEDE_TOKEN", "0123456789abcdef0123456789abcdef");
+            command.env("LIVEKIT_URL", &sfu.url);
+            command.env("LIVEKIT_API_KEY", KEY).env("LIVEKIT_API_SECRET", SECRET);
+        })
+    };
+    // The coordinator may be the last to be placed.
+    let pods = ["2", "1", "0"].map(pod);
+    for pod in pods {
+        pod.end().assert_code(0);
+    }
+    let report: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(report.pointer("/join/joined"), Some(&5.into()), "{report:#}");
+    let hosts = report["run"]["hosts"].as_array().unwrap();
+    let mut names: Vec<&str> = hosts.iter().map(|host| host["host"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["n1-1", "n1-2"]);
+}
+
+#[test]
+fn a_pod_that_can_not_begin_says_why() {
+    let pod = |index: Option<&str>, run: &[&str]| {
+        let mut command = common::stampede();
+        command.args(["pod", "--join=127.0.0.1:1", "--node=n1", "--wait=100ms", "--"]).args(run);
+        command.env("STAMPEDE_TOKEN", "0123456789abcdef0123456789abcdef");
+        command.env_remove("JOB_COMPLETION_INDEX");
+        command.envs(index.map(|index| ("JOB_COMPLETION_INDEX", index)));
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = pod(None, &["--hosts=2"]);
+    assert!(code == Some(104) && said.contains("--index"), "{code:?} {said}");
+    let (code, said) = pod(Some("0"), &["--hosts=2", "--duration=90"]);
+    assert!(code == Some(104) && said.contains("--duration"), "{code:?} {said}");
+    let (code, said) = pod(Some("1"), &["--hosts=2", "--duration=90"]);
+    assert!(code == Some(1) && said.contains("127.0.0.1:1"), "{code:?} {said}");
 }
