@@ -2,13 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use stampede_counters::{GeneratorCounters, RecoveryGroups, RunCounters};
-use stampede_engine::{PeerLine, WorkerSnapshot};
+use stampede_engine::{PeerLine, WorkerReport, WorkerSnapshot};
 use stampede_report::running::{LiveJoins, LiveWatch};
 use stampede_report::types::SeriesRow;
 use tokio::sync::{Notify, watch};
+
+use crate::data::RunData;
+use crate::viewers::Viewers;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct Progress {
     pub phase: Phase,
     /// The ramp is paused by the user.
     pub paused: bool,
+    /// When the run started, by the wall clock; `None` before.
+    pub started_at: Option<SystemTime>,
     /// Since the start of the run.
     pub elapsed: Duration,
     /// Left of the measured window, if it has begun.
@@ -72,12 +77,43 @@ pub struct Progress {
     pub subscribers: usize,
     /// The latest second.
     pub second: SeriesRow,
+    /// When what the workers count began, since the start of the run: with it, and anew with the
+    /// measured window.
+    pub counted_since: Duration,
     /// Everything the workers counted since the measured window began.
     pub counters: RunCounters,
     /// The workers.
     pub workers: Vec<WorkerProgress>,
     /// The workers' worst peers.
     pub worst: Vec<PeerLine>,
+}
+
+impl Progress {
+    /// The state of a run that is over: what its report says.
+    pub fn at_the_end(data: &RunData) -> Self {
+        let workers = data.engine.as_ref().map_or(&[][..], |engine| &engine.workers);
+        let mut counters = RunCounters::default();
+        workers.iter().for_each(|worker| counters.merge(&worker.counted));
+        Self {
+            phase: Phase::Leave,
+            started_at: Some(data.clock.started_at),
+            elapsed: data.duration,
+            connected: data.joins.connected(),
+            joins: data.joins.live(),
+            recoveries: data.recoveries.counted(),
+            errors: data.joins.errors(),
+            watch: Viewers::of(data).live(),
+            subscribers: data.scenario.shape.receivers_peak(),
+            second: data.series.last().cloned().unwrap_or_default(),
+            counted_since: data
+                .measured
+                .begin
+                .map_or(Duration::ZERO, |mark| data.clock.until(mark.at)),
+            counters,
+            workers: workers.iter().map(WorkerProgress::at_the_end).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A worker: its last second, and its counts since the measured window began.
@@ -117,6 +153,22 @@ impl WorkerProgress {
             packets_out: second.datagrams_out,
             cpu: snapshot.health.cpu,
             counted: snapshot.counted.generator,
+        }
+    }
+
+    /// Of a worker that has ended.
+    fn at_the_end(report: &WorkerReport) -> Self {
+        let second = &report.last.second;
+        Self {
+            worker: report.worker,
+            core: report.core,
+            peers: 0,
+            busy_ratio: second.busy_ratio,
+            lateness_max: second.lateness_max,
+            packets_in: second.datagrams_in,
+            packets_out: second.datagrams_out,
+            cpu: report.health.cpu,
+            counted: report.counted.generator,
         }
     }
 }
