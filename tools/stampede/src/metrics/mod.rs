@@ -1,10 +1,11 @@
-//! `--prometheus ADDR`: the run's figures for Prometheus, in base units and with bounded labels
-//! (worker, kind, reason; never a peer).
+//! The run's figures for others, in base units and with bounded labels (worker, kind, reason; never a
+//! peer): `--prometheus ADDR` serves them, `--otlp URL` pushes them.
 //!
-//! What is shown is copied once a second from what the view shows; a scrape only formats it, on a thread
-//! of its own, so it reaches neither the workers nor the tasks of the run.
+//! What is told is copied once a second from what the view shows. Whoever tells it does so on a thread
+//! of its own, so that it reaches neither the workers nor the tasks of the run.
 
 mod families;
+mod otlp;
 mod serve;
 
 use std::fmt;
@@ -18,9 +19,10 @@ use prometheus_client::registry::Registry;
 use stampede_run::Progress;
 
 use families::{Family, Kind, Point, families};
+pub(crate) use otlp::{Pusher, pusher};
 pub(crate) use serve::{bind, serve};
 
-/// What a scrape shows: the state of the run, as it was last told.
+/// What is told: the state of the run, as it was last told.
 #[derive(Debug, Default)]
 pub(crate) struct Exposed(Mutex<Progress>);
 
@@ -32,6 +34,16 @@ impl Exposed {
         if shown.elapsed.is_zero() || shown.second.t_s != progress.second.t_s {
             *shown = progress.clone();
         }
+    }
+
+    /// Copies the state of a run that is over.
+    pub(crate) fn end(&self, progress: &Progress) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+    }
+
+    /// The state of the run, as it was last told.
+    fn progress(&self) -> Progress {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How long the run had gone on when it was last told.
@@ -54,8 +66,7 @@ type NoLabels = [(&'static str, &'static str); 0];
 
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        families(&progress).iter().try_for_each(|family| encode(&mut encoder, family))
+        families(&self.progress()).iter().try_for_each(|family| encode(&mut encoder, family))
     }
 }
 
@@ -90,7 +101,7 @@ mod table_tests;
 mod tests {
     use std::collections::BTreeSet;
 
-    use stampede_counters::{Figure, ReportCounters, Value};
+    use stampede_counters::{Counters, Figure, ReportCounters, Value};
     use stampede_report::running;
     use stampede_run::WorkerProgress;
 
