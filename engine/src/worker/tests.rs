@@ -242,7 +242,7 @@ fn a_cut_off_peer_hears_nothing_and_that_is_on_purpose() {
     for datagram in [&[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0, 1, 0, 0]] {
         sender.send_to(datagram, local).unwrap();
         let clock = worker.clocks.read();
-        worker.turn(clock).unwrap();
+        worker.turn(clock, true).unwrap();
     }
     let counters = worker.slots[key].counters();
     assert_eq!((counters.impairment.dropped, counters.impairment.other_dropped), (1, 1));
@@ -253,7 +253,7 @@ fn a_cut_off_peer_hears_nothing_and_that_is_on_purpose() {
     worker.command(clock, id(1), PeerCommand::CutOff { lasts: Duration::ZERO });
     sender.send_to(&[0, 1, 0, 0], local).unwrap();
     let clock = worker.clocks.read();
-    worker.turn(clock).unwrap();
+    worker.turn(clock, true).unwrap();
     assert_eq!(worker.slots[key].counters().transport.datagrams.received, 1, "it is over");
     let mut news = crate::CoverNews::new(0, clock.now, true);
     reports::take_covers(&mut worker.slots[key], &mut news);

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use stampede_testing::skip;
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, IoUringRefusal, MmsgRefusal, OpenError,
-    PacketRingRefusal, SocketBuffers, SocketId, Wait, bind, open, unix_now_ns,
+    PacketRingRefusal, SocketBuffers, SocketId, Wait, Wake, bind, open, unix_now_ns,
 };
 
 const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use stampede_mailbox::Mailbox;
 use stampede_udp::Waker;
 
 use super::message::Command;
@@ -47,13 +48,12 @@ pub(crate) struct Rows {
 #[derive(Clone)]
 pub(crate) struct WorkerHandle {
     /// In the order in which they are to be carried out.
-    commands: Sender<Command>,
+    commands: Mailbox<Sender<Command>, Waker>,
     /// Those that may overtake.
-    urgent: Sender<Command>,
-    media: Sender<MediaBatch>,
+    urgent: Mailbox<Sender<Command>, Waker>,
+    media: Mailbox<Sender<MediaBatch>, Waker>,
     /// Apart from the commands, so that a request for the ledger never waits for them.
-    reports: Sender<Sender<WorkerReport>>,
-    waker: Waker,
+    reports: Mailbox<Sender<Sender<WorkerReport>>, Waker>,
     address: SocketAddr,
 }
 
@@ -90,7 +90,14 @@ impl WorkerHandle {
             media: media_in,
             reports: reports_in,
         };
-        (Self { commands, urgent, media, reports, waker, address }, inbox)
+        let handle = Self {
+            commands: Mailbox::new(commands, waker.clone()),
+            urgent: Mailbox::new(urgent, waker.clone()),
+            media: Mailbox::new(media, waker.clone()),
+            reports: Mailbox::new(reports, waker),
+            address,
+        };
+        (handle, inbox)
     }
 
     /// The worker's media socket as clients reach it, which is its ICE candidate.
@@ -102,38 +109,29 @@ impl WorkerHandle {
     /// the worker has ended.
     pub(crate) fn ask(&self) -> Receiver<WorkerReport> {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        if self.reports.send(reply).is_ok() {
-            self.waker.wake();
-        }
+        // A worker that has ended drops the request, and who asked sees that.
+        let _ = self.reports.post_waiting(reply);
         answer
     }
 
     /// Queues a command and wakes the worker. Waits while its queue is full; does nothing when
     /// the worker has ended.
     pub(crate) fn command(&self, command: Command) {
-        if self.queue_of(&command).send(command).is_ok() {
-            self.waker.wake();
-        }
+        let _ = self.mailbox_of(&command).post_waiting(command);
     }
 
     /// Queues a command unless the queue is full; for workers, which must not wait for each other.
     pub(crate) fn try_command(&self, command: Command) {
-        if self.queue_of(&command).try_send(command).is_ok() {
-            self.waker.wake();
-        }
+        let _ = self.mailbox_of(&command).post(command);
     }
 
-    fn queue_of(&self, command: &Command) -> &Sender<Command> {
+    fn mailbox_of(&self, command: &Command) -> &Mailbox<Sender<Command>, Waker> {
         if command.may_overtake() { &self.urgent } else { &self.commands }
     }
 
     /// Queues media and wakes the worker; false when its queue is full.
     pub(crate) fn try_media(&self, batch: MediaBatch) -> bool {
-        let queued = self.media.try_send(batch).is_ok();
-        if queued {
-            self.waker.wake();
-        }
-        queued
+        self.media.post(batch).is_ok()
     }
 }
 
