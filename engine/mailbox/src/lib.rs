@@ -31,8 +31,8 @@ pub trait Wake {
     fn wake(&self);
 }
 
-/// The sending end of a thread's queue. When the last one is dropped the thread is woken, so that it
-/// sees the end.
+/// The sending end of a thread's queue. The thread is woken when one is dropped, so that it sees the
+/// end when it was the last.
 #[derive(Debug, Clone)]
 pub struct Mailbox<S, W: Wake> {
     // Fields are dropped in this order: the queue is closed before the thread is woken for it.
@@ -104,8 +104,8 @@ pub trait Sleeper {
     /// Deals with an item. Breaks where the thread is to end with it.
     fn handle(&mut self, item: Self::Item) -> ControlFlow<()>;
 
-    /// Does everything else, and sleeps in it if it `may_sleep`. A wake-up that comes before or while
-    /// it sleeps ends the sleep; whether it slept or not, it may take one away.
+    /// Does everything else, and sleeps in it if it `may_sleep`. A wake-up that comes before or
+    /// while it sleeps ends the sleep; whether it slept or not, it may take one away.
     ///
     /// # Errors
     /// Why the thread can't go on.

@@ -7,8 +7,8 @@ use crossbeam_channel::TrySendError;
 
 use crate::{Sending, Wake};
 
-/// The sending end of a bounded queue for a thread that may not wait. What does not fit waits here, in
-/// order, until it is offered again. From `waiting_max` on what may be dropped is, and counted;
+/// The sending end of a bounded queue for a thread that may not wait. What does not fit waits here,
+/// in order, until it is offered again. From `waiting_max` on what may be dropped is, and counted;
 /// the rest must be few by its nature.
 #[derive(Debug)]
 pub struct Outbox<T, S, W> {

@@ -1,8 +1,9 @@
-//! All orders in which the steps of two or three threads can happen: of the sending and the receiving
-//! code that the engine and the SFU run, with a channel and an eventfd of the model checker's.
+//! All orders in which the steps of two or three threads can happen: of the sending and the
+//! receiving code that the engine and the SFU run, with a channel and an eventfd of the model
+//! checker's.
 //!
-//! Whatever hangs is a deadlock here, for nothing in a model has a timeout. Each property comes with
-//! the mistakes that it is there for, and the checker finds those.
+//! Whatever hangs is a deadlock here, for nothing in a model has a timeout. Each property comes
+//! with the mistakes that it is there for, and the checker finds those.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
@@ -110,8 +111,8 @@ fn product_run(worker: &mut Worker) {
     run(worker, 1).unwrap();
 }
 
-/// Two threads send `items` each to a worker that handles one a turn; what the mailbox of `max` refuses
-/// is known to who sent it. All the rest is handled, with nothing else coming to help; then the
+/// Two threads send `items` each to a worker that handles one a turn; what the mailbox of `max`
+/// refuses is known to who sent it. All the rest is handled, with nothing else coming to help; then the
 /// worker ends because the senders are gone.
 fn sent_is_handled<M: Send + Sync + 'static>(
     (poll, max, items): (Poll, usize, u8),

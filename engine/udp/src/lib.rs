@@ -35,6 +35,8 @@
 #[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench_support;
+#[cfg(test)]
+mod depth;
 mod memory;
 mod mmsg;
 mod packet_ring;

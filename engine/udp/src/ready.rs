@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// Ids of sockets, the longest waiting first, each at most once, whoever has it by now. So there are
-/// never more than there are ids.
+/// Ids of sockets, the longest waiting first, each at most once, whoever has it by now. So there
+/// are never more than there are ids.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     queue: VecDeque<u32>,

@@ -140,9 +140,9 @@ impl Eventfd {
         self.0.0.lock().unwrap()
     }
 
-    /// What [`stampede_udp::Backend::poll`] makes of it: ends with the next wake-up, at once if it may
-    /// not sleep, and takes what there was away. There is no timeout: a wake-up that is lost is a
-    /// deadlock, which the checker finds.
+    /// What a backend's poll makes of it: ends with the next wake-up, at once if it may not sleep,
+    /// and takes what there was away. There is no timeout: a wake-up that is lost is a deadlock,
+    /// which the checker finds.
     pub(crate) fn poll(&self, poll: Poll, may_sleep: bool) {
         match poll {
             Poll::Read => self.wait(may_sleep, |count| count.count > 0).count = 0,

@@ -1,4 +1,5 @@
-//! What the kernel writes into receive slots, written by hand. It runs under Miri, too.
+//! What the kernel writes into receive slots, written by hand (under Miri, too), and who waits to be
+//! read.
 
 use super::*;
 
@@ -56,4 +57,37 @@ fn lengths_that_no_kernel_says_stay_inside_of_the_slot() {
     assert_eq!((message.control.len(), message.len), (CONTROL_BYTES, SEGMENT_RUN_BYTES_MAX));
     assert_eq!(receive.payload(1, SEGMENT_RUN_BYTES_MAX - 1, 2).len(), 1);
     assert_eq!(receive.payload(1, usize::MAX, 2).len(), 0);
+}
+
+/// Polls for one datagram, and says of which socket it is.
+fn one(backend: &mut Mmsg) -> SocketId {
+    let wait = Wait { timeout: Duration::from_secs(5), gather: Duration::ZERO, datagrams_max: 1 };
+    assert_eq!(backend.poll(wait).unwrap(), 1);
+    backend.batch()[0].socket
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it needs sockets")]
+fn an_id_that_is_used_again_while_it_waits_waits_once() {
+    let limits = BackendLimits { sockets_max: 2, ..probe::LIMITS };
+    let mut backend = Mmsg::new(&limits).unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut add = |backend: &mut Mmsg| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let id = backend.add_socket(socket).unwrap();
+        (0..3).for_each(|_| assert_eq!(sender.send_to(&[1], address).unwrap(), 1));
+        id
+    };
+    let (first, second) = (add(&mut backend), add(&mut backend));
+    assert_eq!(one(&mut backend), first);
+    assert_eq!(backend.ready.len(), 2, "both have more");
+    backend.remove_socket(first);
+    // The id is free with the next batch, and still waits.
+    assert_eq!(one(&mut backend), second);
+    assert_eq!(add(&mut backend), first, "the same id");
+    for _ in 0..2 {
+        one(&mut backend);
+        assert!(backend.ready.len() <= 2, "{:?}", backend.ready);
+    }
 }

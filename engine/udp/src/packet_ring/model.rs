@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::filled::record;
 use super::*;
 use crate::UdpStats;
+use crate::depth::depth;
 
 /// Room for a few records.
 const RING_BYTES: usize = 4_096;
@@ -267,16 +268,13 @@ impl World {
     }
 }
 
-/// Steps in a row; all sequences of so many are gone through.
-const DEPTH: u32 = if cfg!(miri) { 2 } else { 5 };
-
 #[test]
 fn after_any_few_steps_each_record_is_handed_out_once_to_whom_it_is_for() {
     let mut world = World::new();
-    let steps = STEPS.len() as u32;
-    for sequence in 0..steps.pow(DEPTH) {
+    let (steps, depth) = (STEPS.len() as u32, depth(5));
+    for sequence in 0..steps.pow(depth) {
         world.begin();
-        for at in 0..DEPTH {
+        for at in 0..depth {
             world.step(STEPS[(sequence / steps.pow(at) % steps) as usize]);
         }
         world.end();

@@ -1,17 +1,17 @@
 //! All sequences of pushes and pops, against a plain list.
 
 use super::Ready;
+use crate::depth::depth;
 
 const IDS: u32 = 3;
-const DEPTH: u32 = if cfg!(miri) { 4 } else { 7 };
 
 #[test]
 fn each_waits_at_most_once_and_in_order() {
     // Pushing each id, and popping.
-    let operations = IDS + 1;
-    for sequence in 0..operations.pow(DEPTH) {
+    let (operations, depth) = (IDS + 1, depth(7));
+    for sequence in 0..operations.pow(depth) {
         let (mut ready, mut model) = (Ready::default(), Vec::new());
-        for at in 0..DEPTH {
+        for at in 0..depth {
             match sequence / operations.pow(at) % operations {
                 IDS => {
                     let first = (!model.is_empty()).then(|| model.remove(0));

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Slots;
 use crate::SocketId;
+use crate::depth::depth;
 
 const IDS_MAX: usize = 3;
-/// Operations in a row; all sequences of so many are gone through.
-const DEPTH: u32 = if cfg!(miri) { 4 } else { 7 };
 const OPERATIONS: u32 = 6;
 
 /// Sockets are told apart by numbers that are never used again.
@@ -96,9 +95,10 @@ impl Model {
 
 #[test]
 fn an_id_is_one_sockets_until_the_batch_is_gone() {
-    for sequence in 0..OPERATIONS.pow(DEPTH) {
+    let depth = depth(7);
+    for sequence in 0..OPERATIONS.pow(depth) {
         let (mut slots, mut model) = (Slots::new(IDS_MAX), Model::default());
-        for at in 0..DEPTH {
+        for at in 0..depth {
             model.apply(sequence / OPERATIONS.pow(at) % OPERATIONS, &mut slots);
         }
         // None is lost: all can be had again.

@@ -20,8 +20,8 @@ const BUFFER_BYTES: usize = PAYLOAD_AT + SEGMENT_RUN_BYTES_MAX;
 /// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
 const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
 
-/// Buffers, and the ring by which the kernel is given them. The kernel takes them in the order of the
-/// ring, and each is its own until a completion names it.
+/// Buffers, and the ring by which the kernel is given them. The kernel takes them in the order of
+/// the ring, and each is its own until a completion names it.
 pub(super) struct BufferRing {
     buffers: PageMemory,
     /// The ring of `io_uring_buf` entries; the tail lies in the first one's unused field.
@@ -64,7 +64,7 @@ impl BufferRing {
         entry.set_addr(address);
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(buffer);
-        self.tail = self.tail.wrapping_add(1);
+        self.tail = self.tail.saturating_add(1);
     }
 
     /// Shows the kernel the recycled buffers.

@@ -19,8 +19,8 @@ pub(crate) struct Completion {
     pub(crate) more: bool,
 }
 
-/// A ring of requests, with a table of files and a ring of receive buffers, all of which the kernel has
-/// at first.
+/// A ring of requests, with a table of files and a ring of receive buffers, all of which the kernel
+/// has at first.
 pub(crate) trait Kernel {
     /// Puts `fd` into the file table, or clears a place (-1).
     fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()>;

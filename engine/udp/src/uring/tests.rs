@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::depth::depth;
 use crate::segment_run::Message;
 use crate::send::RawSend;
 use crate::wire::{self, Name};
@@ -417,18 +418,15 @@ impl World {
     }
 }
 
-/// Steps in a row behind the first ones; all sequences of so many are gone through.
-const DEPTH: u32 = 5;
-
 #[test]
 fn after_any_few_steps_nothing_is_lost_or_in_two_places() {
-    let steps = STEPS.len() as u32;
-    for sequence in 0..steps.pow(DEPTH) {
+    let (steps, depth) = (STEPS.len() as u32, depth(5));
+    for sequence in 0..steps.pow(depth) {
         let mut world = World::new();
         for first in [Step::Add, Step::Poll { wanted: 1 }, Step::Datagrams { newest: false }] {
             world.step(first);
         }
-        for at in 0..DEPTH {
+        for at in 0..depth {
             world.step(STEPS[(sequence / steps.pow(at) % steps) as usize]);
         }
         world.end();

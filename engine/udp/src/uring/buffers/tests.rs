@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use io_uring::types::BufRingEntry;
 
 use super::*;
+use crate::depth::depth;
 
 /// How many buffers: few, so that the ring wraps often.
 const COUNT: u16 = 4;
@@ -84,16 +85,14 @@ const OPERATIONS: [fn(&mut Model); 3] = [
     Model::publish,
 ];
 
-/// Operations in a row, at most; all sequences of so many are gone through.
-const DEPTH: u32 = if cfg!(miri) { 4 } else { 7 };
-
 #[test]
 fn each_buffer_is_given_back_once_wherever_the_tail_wraps() {
+    let depth = depth(7);
     let near_the_end = [COUNT, u16::MAX - 3, u16::MAX, 0, 2];
     for tail in near_the_end {
-        for sequence in 0..3u32.pow(DEPTH) {
+        for sequence in 0..3u32.pow(depth) {
             let mut model = Model::new(tail);
-            for at in 0..DEPTH {
+            for at in 0..depth {
                 OPERATIONS[(sequence / 3u32.pow(at) % 3) as usize](&mut model);
             }
             model.drain();
