@@ -336,6 +336,7 @@ fn spawn(
             ..PeerOptions::new(shared.identity)
         },
         tls: options.tls.clone(),
+        clock_offset_ns: options.clock_offset_ns,
     };
     let choice = options.backend;
     let limits = BackendLimits {
@@ -404,3 +405,6 @@ mod tests {
         assert_eq!((worker, reason.as_str()), (3, "it panicked, a bug: index 7 of 2"));
     }
 }
+
+#[cfg(test)]
+mod bounds_tests;

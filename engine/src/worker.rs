@@ -85,6 +85,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) feedback_of_cohorts: Vec<Option<CongestionFeedback>>,
     /// Whom TLS trusts, for TURN servers.
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// See [`EngineOptions::clock_offset_ns`](crate::EngineOptions::clock_offset_ns).
+    pub(crate) clock_offset_ns: i64,
 }
 
 /// A peer and what its worker keeps about it.
@@ -231,10 +233,11 @@ impl Worker {
         let now = Instant::now();
         let cohorts = setup.impair.cohorts.len();
         let impairments = Impairments::new(setup.impair.clone());
+        let clocks = ClockReader::ahead(setup.clock_offset_ns);
         Self {
             setup,
             backend,
-            clocks: ClockReader::default(),
+            clocks,
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             owners: Owners::default(),

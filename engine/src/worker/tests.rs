@@ -66,6 +66,23 @@ fn a_close_is_always_answered() {
 }
 
 #[test]
+fn a_turn_carries_out_so_many_commands_and_leaves_the_rest() {
+    let (mut worker, events) = worker(None);
+    let (commands, inbox) = crossbeam_channel::bounded(2 * COMMANDS_PER_TURN_MAX);
+    worker.setup.inbox = inbox;
+    for serial in 0..COMMANDS_PER_TURN_MAX as u32 + 5 {
+        commands.send(WorkerCommand::Command(id(serial), PeerCommand::Close)).unwrap();
+    }
+    for left in [5, 0] {
+        let clock = worker.clocks.read();
+        assert!(worker.read_commands(clock));
+        assert_eq!(worker.setup.inbox.len(), left);
+    }
+    worker.setup.events.flush();
+    assert_eq!(events.try_iter().count(), COMMANDS_PER_TURN_MAX + 5, "each is answered");
+}
+
+#[test]
 fn the_flight_recorder_is_of_the_window_and_taps_whoever_is_there() {
     let limits = CaptureLimits { span: Duration::from_secs(1), bytes_max: 1 << 16, payload: false };
     let options = CaptureOptions { limits, tapped_per_worker_max: 1, worst: 5 };

@@ -265,7 +265,9 @@ fn truncated_datagrams_are_counted_and_kept_back(choice: BackendChoice) {
     let backend = &mut *backend;
     let (_, address) = add(backend, V4);
     let (client, _) = peer(V4);
-    for len in [100, 2_049, 2_048, 60_000, 0, 7] {
+    /// As in the sources.
+    const HANDED_OUT_BYTES_MAX: usize = 2_048;
+    for len in [100, HANDED_OUT_BYTES_MAX + 1, HANDED_OUT_BYTES_MAX, 60_000, 0, 7] {
         client.send_to(&vec![len as u8; len], address).unwrap();
     }
     let seen = collect(backend, 4);

@@ -18,7 +18,7 @@ const COMMANDS_MAX: usize = 65_536;
 
 /// Media batches from other workers waiting for one worker at most; more are dropped and counted
 /// in [`SfuWorkerCounters::mailbox_full`](stampede_counters::SfuWorkerCounters::mailbox_full).
-const MEDIA_BATCHES_MAX: usize = 8_192;
+pub(crate) const MEDIA_BATCHES_MAX: usize = 8_192;
 
 /// Requests for the ledger waiting for one worker at most; whoever asks next waits for room.
 const REPORTS_MAX: usize = 16;
@@ -189,11 +189,68 @@ mod tests {
     use super::*;
     use crate::media::message::{PeerKey, TrackKey};
 
-    #[test]
-    fn what_is_not_of_a_join_waits_for_no_more_than_its_order_asks_for() {
+    fn rig() -> (WorkerHandle, Inbox) {
         let backend = stampede_udp::open(BackendChoice::Mmsg, BackendLimits::default());
         let waker = backend.unwrap().0.waker();
-        let (handle, mut inbox) = WorkerHandle::new(waker, ([127, 0, 0, 1], 1).into());
+        WorkerHandle::new(waker, ([127, 0, 0, 1], 1).into())
+    }
+
+    /// Who waits for room gets it with the first that is taken out, and nothing is lost or overtaken.
+    fn who_finds_no_room_waits(
+        most: usize,
+        fill: impl Fn(u64) + Sync,
+        mut take: impl FnMut() -> u64,
+    ) {
+        (0..most as u64).for_each(&fill);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| fill(most as u64));
+            for number in 0..most as u64 {
+                assert_eq!(take(), number);
+            }
+            waiting.join().unwrap();
+        });
+        assert_eq!(take(), most as u64);
+    }
+
+    #[test]
+    fn commands_that_find_no_room_wait() {
+        let (handle, mut inbox) = rig();
+        let leave = |peer| handle.command(Command::RemovePeer(PeerKey(peer)));
+        who_finds_no_room_waits(COMMANDS_MAX, leave, || match inbox.command() {
+            Ok(Command::RemovePeer(PeerKey(peer))) => peer,
+            _ => panic!("none"),
+        });
+        let keyframe = |track| Command::Keyframe { track: TrackKey(track), layer: 0 };
+        let urgent = |track| handle.command(keyframe(track));
+        who_finds_no_room_waits(COMMANDS_MAX, urgent, || match inbox.pressing() {
+            Some(Command::Keyframe { track: TrackKey(track), .. }) => track,
+            _ => panic!("none"),
+        });
+        // Workers do not wait for each other: a keyframe is asked for again.
+        (0..COMMANDS_MAX as u64 + 1).for_each(|track| handle.try_command(keyframe(track)));
+        assert_eq!(std::iter::from_fn(|| inbox.pressing()).count(), COMMANDS_MAX);
+    }
+
+    #[test]
+    fn who_asks_for_the_ledger_while_many_do_waits() {
+        let (handle, inbox) = rig();
+        let asked = std::sync::Mutex::new(std::collections::VecDeque::new());
+        let ask = |number| {
+            let answer = handle.ask();
+            asked.lock().unwrap().push_back((number, answer));
+        };
+        who_finds_no_room_waits(REPORTS_MAX, ask, || {
+            let reply = inbox.report_request().unwrap();
+            reply.send(WorkerReport::default()).unwrap();
+            let (number, answer) = asked.lock().unwrap().pop_front().unwrap();
+            answer.try_recv().unwrap();
+            number
+        });
+    }
+
+    #[test]
+    fn what_is_not_of_a_join_waits_for_no_more_than_its_order_asks_for() {
+        let (handle, mut inbox) = rig();
         let answer = |peer| Command::Answer { peer: PeerKey(peer), id: 1, sdp: String::new() };
         let leave = |peer| Command::RemovePeer(PeerKey(peer));
         for command in [leave(1), answer(2), leave(2), answer(3)] {
