@@ -51,8 +51,8 @@ pub(crate) struct KubernetesFlags {
     /// Memory of each pod, as Kubernetes writes it.
     #[arg(long, default_value = "1Gi", value_name = "SIZE", value_parser = quantity)]
     pub memory: String,
-    /// Cores that are the pod's alone where the kubelet's CPU manager is static, and one pod a node as far
-    /// as they go. Elsewhere this is a CPU quota, which stalls workers.
+    /// Cores that are the pod's alone where the kubelet's CPU manager is static, and nodes that are evenly
+    /// taken. Elsewhere this is a CPU quota, which stalls workers.
     #[arg(long)]
     pub exclusive: bool,
     /// Use the nodes' network instead of one of the pod's.
