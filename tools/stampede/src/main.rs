@@ -10,6 +10,8 @@ mod calibration;
 mod doctor;
 mod find;
 mod flags;
+mod hosts;
+mod kubernetes;
 mod live;
 mod metrics;
 mod play;
@@ -53,9 +55,12 @@ fn command() -> Result<Exit, Failure> {
         }
         Parsed::Command(Command::Run(flags)) => run::command(*flags),
         Parsed::Command(Command::Sfu(flags)) => sfu::command(&flags),
+        Parsed::Command(Command::Work(flags)) => hosts::work(flags),
         Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
         Parsed::Command(Command::Doctor(flags)) => doctor::command(&flags),
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),
+        Parsed::Command(Command::Kubernetes(flags)) => kubernetes::command(&flags),
+        Parsed::Command(Command::Pod(flags)) => kubernetes::pod(&flags),
         Parsed::Command(Command::Report(flags)) => reports::report(flags),
         Parsed::Command(Command::Compare(flags)) => reports::compare(&flags),
         Parsed::Command(Command::Man(_)) => flags::man(),

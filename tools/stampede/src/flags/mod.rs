@@ -6,7 +6,9 @@
 mod audience;
 mod file;
 mod find;
+mod hosts;
 mod init;
+mod kubernetes;
 mod outputs;
 mod pages;
 mod people;
@@ -26,7 +28,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use file::ScenarioFile;
 use stampede_report::{Exit, Failure};
 
+pub(crate) use hosts::{OnLostHost, WorkFlags};
 pub(crate) use init::{InitFlags, init};
+pub(crate) use kubernetes::{KubernetesFlags, PodFlags};
 pub(crate) use outputs::{outputs, run_outputs};
 pub(crate) use pages::{CompletionsFlags, ManFlags};
 pub(crate) use reports::{CompareFlags, ReportFlags};
@@ -58,8 +62,11 @@ pub(crate) enum Command {
     Run(Box<RunFlags>),
     #[command(args_override_self = true)]
     Sfu(Box<SfuFlags>),
+    Work(WorkFlags),
     Doctor(DoctorFlags),
     Init(InitFlags),
+    Kubernetes(KubernetesFlags),
+    Pod(PodFlags),
     Report(ReportFlags),
     Compare(CompareFlags),
     Man(ManFlags),
@@ -92,7 +99,39 @@ pub(crate) fn completions(flags: &CompletionsFlags) -> Exit {
 /// # Errors
 /// One line, exit code 104.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
-    let args: Vec<OsString> = args.into_iter().collect();
+    parse_with(args.into_iter().collect(), None)
+}
+
+/// Parses the words of a run on another host, with the text of the scenario file that they name.
+///
+/// # Errors
+/// The same.
+pub(crate) fn parse_run(words: &[String], scenario: Option<&str>) -> Result<RunFlags, Failure> {
+    let args = ["stampede", "run"].into_iter().chain(words.iter().map(String::as_str));
+    match parse_with(args.map(OsString::from).collect(), scenario)? {
+        Parsed::Command(Command::Run(flags)) => Ok(*flags),
+        _ => Err(Failure::config("the coordinator's words are no run")),
+    }
+}
+
+/// The words behind `run` of a command line.
+///
+/// # Errors
+/// One is no text, exit code 104.
+pub(crate) fn words_of_run(
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Vec<String>, Failure> {
+    let words = args.into_iter().skip(1).skip_while(|arg| arg != "run").skip(1);
+    let text = |word: OsString| {
+        word.into_string().map_err(|word| {
+            let word = word.to_string_lossy();
+            Failure::config(format!("--hosts: '{word}' is no UTF-8, and can't be sent"))
+        })
+    };
+    words.map(text).collect()
+}
+
+fn parse_with(args: Vec<OsString>, scenario: Option<&str>) -> Result<Parsed, Failure> {
     let matches = match Cli::command().try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => match error.kind() {
@@ -105,7 +144,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             _ => return Err(usage_failure(&error)),
         },
     };
-    let file = scenario_file(&matches)?;
+    let file = scenario_file(&matches, scenario)?;
     let matches = match &file {
         Some(file) => with_file(&args, &matches, file)?,
         None => matches,
@@ -133,13 +172,16 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
     Ok(Parsed::Command(cli.command))
 }
 
-/// The scenario file, if one is named.
-fn scenario_file(matches: &ArgMatches) -> Result<Option<ScenarioFile>, Failure> {
+/// The scenario file, if one is named; with this text if it is another host's.
+fn scenario_file(
+    matches: &ArgMatches,
+    text: Option<&str>,
+) -> Result<Option<ScenarioFile>, Failure> {
     let Some(run) = matches.subcommand_matches("run") else { return Ok(None) };
     let Some(path) = run.get_one::<PathBuf>("scenario") else { return Ok(None) };
     let cli = Cli::command();
     let command = cli.find_subcommand("run").cloned().unwrap_or_default();
-    file::load(path, &command).map(Some)
+    file::load(path, text, &command).map(Some)
 }
 
 /// The command line again, with the file's options in front of what was typed. Of those given on the
@@ -166,7 +208,8 @@ fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::config(
             "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor`, \
-             `stampede init`, `stampede report` or `stampede compare` (see `stampede --help`)",
+             `stampede init`, `stampede kubernetes`, `stampede report` or `stampede compare` (see \
+             `stampede --help`)",
         );
     }
     Failure::config(format!("{} (see `stampede --help`)", usage_line(error)))
@@ -311,7 +354,18 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "doctor", "init", "report", "compare", "completions"] {
+        for name in [
+            "run",
+            "sfu",
+            "work",
+            "doctor",
+            "init",
+            "kubernetes",
+            "pod",
+            "report",
+            "compare",
+            "completions",
+        ] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {

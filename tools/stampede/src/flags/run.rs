@@ -22,6 +22,7 @@ use stampede_sfu::SfuOptions;
 
 use super::audience::AudienceFlags;
 use super::find::FindFlags;
+use super::hosts::HostsFlags;
 use super::people::PeopleFlags;
 use super::{Command, Parsed, SfuFlags, parse, sfu_options};
 
@@ -428,6 +429,8 @@ pub(crate) struct RunFlags {
     pub network: NetworkFlags,
     #[command(flatten)]
     pub shape: ShapeFlags,
+    #[command(flatten)]
+    pub together: HostsFlags,
 }
 
 /// Flags of the way to the server.
