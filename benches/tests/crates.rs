@@ -165,6 +165,7 @@ const CRATES: &[Row] = &[
     Row { name: "stampede-counters", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-protobuf", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-sdp", uses: &[], never: &["tokio", "str0m"], system: false },
+    Row { name: "stampede-mailbox", uses: &[], never: &["tokio", "str0m"], system: false },
     // For tests and benches: no row lists it, so none may use it otherwise.
     Row { name: "stampede-testing", uses: &[], never: &["tokio", "str0m"], system: false },
     Row {
@@ -181,7 +182,7 @@ const CRATES: &[Row] = &[
     },
     Row {
         name: "stampede-udp",
-        uses: &["stampede-counters"],
+        uses: &["stampede-counters", "stampede-mailbox"],
         never: &["tokio", "str0m"],
         system: true,
     },
@@ -197,6 +198,7 @@ const CRATES: &[Row] = &[
             "stampede-core",
             "stampede-counters",
             "stampede-impair",
+            "stampede-mailbox",
             "stampede-media",
             "stampede-udp",
         ],
@@ -218,6 +220,7 @@ const CRATES: &[Row] = &[
             "stampede-counters",
             "stampede-http",
             "stampede-impair",
+            "stampede-mailbox",
             "stampede-media",
             "stampede-protobuf",
             "stampede-sdp",

@@ -37,12 +37,17 @@ impl RunClock {
 
     /// How long the run has been going on.
     pub(crate) fn since_start(&self) -> Duration {
-        now().saturating_duration_since(self.started)
+        self.until(now())
+    }
+
+    /// How long the run had been going on at a monotonic moment; zero if that lies before.
+    pub(crate) fn until(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.started)
     }
 
     /// The wall clock stamp of a monotonic moment of this run.
     pub(crate) fn unix_ns(&self, at: Instant) -> u64 {
-        let since_ns = at.saturating_duration_since(self.started).as_nanos();
+        let since_ns = self.until(at).as_nanos();
         self.started_unix_ns.saturating_add(u64::try_from(since_ns).unwrap_or(u64::MAX))
     }
 

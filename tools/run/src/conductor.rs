@@ -50,6 +50,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct State {
     /// In a word.
     pub phase: Cell<Phase>,
+    /// When the measured window began, once it has.
+    pub begun: Cell<Option<Instant>>,
     /// When the measured window ends, once it has begun.
     pub ends: Cell<Option<Instant>>,
     /// The view may end.
@@ -189,8 +191,7 @@ impl Conductor<'_> {
             return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
         }
         self.meet(Point::Measure).await?;
-        self.begin_measuring().await?;
-        measured.begin = Some(Mark::now());
+        self.begin_measuring(measured).await?;
         self.hold().await
     }
 
@@ -392,7 +393,7 @@ impl Conductor<'_> {
         }
     }
 
-    pub(super) async fn begin_measuring(&mut self) -> Result<(), Stop> {
+    pub(super) async fn begin_measuring(&mut self, measured: &mut Measured) -> Result<(), Stop> {
         if let Some(embedded) = self.embedded.as_mut() {
             let ledger = tokio::select! {
                 ledger = embedded.ledger() => ledger,
@@ -416,6 +417,9 @@ impl Conductor<'_> {
                         let played = faults.play(Rc::clone(&self.context), begin, window);
                         self.fault_task = Some(tokio::task::spawn_local(played));
                     }
+                    let mark = Mark::now();
+                    self.state.begun.set(Some(mark.at));
+                    measured.begin = Some(mark);
                     return Ok(());
                 }
             }

@@ -5,13 +5,15 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use reqwest::Url;
 use stampede_engine::{Engine, EngineOptions};
 use stampede_output::files;
 use stampede_report::Failure;
 #[cfg(any(test, feature = "testing"))]
 use stampede_scenario::NetworkSpec;
 use stampede_scenario::{
-    Clips, OwnIdentities, Participants, Scenario, Server, Target, packet_ring_bytes, token_lines,
+    Clips, OtlpUrl, OwnIdentities, Participants, Scenario, Server, Target, packet_ring_bytes,
+    token_lines,
 };
 use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
 use stampede_signaling::{ApiCredentials, ServerUrl};
@@ -47,15 +49,15 @@ pub struct Prepared {
     pub notices: Vec<String>,
     /// Cores allowed.
     pub(crate) cpus: usize,
-    /// How the server and its metrics are reached.
-    pub(crate) network: Network,
+    /// How the server, its metrics and who is told metrics are reached.
+    pub network: Network,
     /// Where the peers' first sockets are bound: a guess, before the server's candidates are known.
     pub(crate) local_ip: IpAddr,
     /// Of the server that was given, or of the proxy on the way to it, resolved before the runtime
     /// starts: a lookup blocks.
     pub(crate) addresses: Option<Arc<[SocketAddr]>>,
     /// Name of the run.
-    pub(crate) run_id: String,
+    pub run_id: String,
     /// Seed in force.
     pub(crate) seed: u64,
     /// Most peer connections at one time.
@@ -145,8 +147,9 @@ fn prepare_telling(
         Target::Embedded(_) => None,
         Target::Server(server) => Some(&server.url),
     };
-    let network =
-        Network::open(&scenario.network, server, &scenario.server_metrics, scenario.transport)?;
+    let others: Vec<&Url> =
+        scenario.server_metrics.iter().chain(scenario.otlp.as_ref().map(OtlpUrl::url)).collect();
+    let network = Network::open(&scenario.network, server, &others, scenario.transport)?;
     notices.extend(network.notice());
     if let Target::Server(server) = &scenario.target
         && let Some(warning) = server.credentials.as_ref().and_then(ApiCredentials::warning)
@@ -454,6 +457,25 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_tokens_that_is_too_long_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        // Nothing of it is on the disk.
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(TOKEN_FILE_BYTES_MAX + 1).unwrap();
+        let scenario = Scenario::new(stampede_scenario::Draft {
+            url: Some("ws://server.invalid".to_owned()),
+            token_file: Some(path),
+            ..Default::default()
+        });
+        let scenario = scenario.unwrap();
+        let mut participants = Participants::new(&scenario, &Clips::default(), "test", 1);
+        let refused = hand_out_tokens(&scenario, &mut participants, &mut Vec::new()).unwrap_err();
+        let said = "has 1073741825 bytes, more than 1073741824";
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
 
     #[test]
     fn the_way_to_loopback_begins_on_loopback() {

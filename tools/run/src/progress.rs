@@ -3,16 +3,19 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use stampede_counters::{GeneratorCounters, RecoveryGroups, RunCounters};
-use stampede_engine::{PeerLine, WorkerSnapshot};
+use stampede_engine::{PeerLine, WorkerReport, WorkerSnapshot};
 use stampede_report::merge;
 use stampede_report::running::{LiveJoins, LiveWatch};
 use stampede_report::threshold::Crossed;
 use stampede_report::types::SeriesRow;
 use tokio::sync::{Notify, watch};
+
+use crate::data::RunData;
+use crate::viewers::Viewers;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub struct Progress {
     pub phase: Phase,
     /// The ramp is paused by the user.
     pub paused: bool,
+    /// When the run started, by the wall clock; `None` before.
+    pub started_at: Option<SystemTime>,
     /// Since the start of the run.
     pub elapsed: Duration,
     /// Left of the measured window, if it has begun.
@@ -76,6 +81,9 @@ pub struct Progress {
     pub subscribers: usize,
     /// The latest second.
     pub second: SeriesRow,
+    /// When what the workers count began, since the start of the run: with it, and anew with the
+    /// measured window.
+    pub counted_since: Duration,
     /// Everything the workers counted since the measured window began.
     pub counters: RunCounters,
     /// The workers.
@@ -90,6 +98,8 @@ impl Progress {
     pub fn of_hosts(hosts: &[Self]) -> Self {
         let mut whole = Self {
             phase: hosts.iter().map(|host| host.phase).min().unwrap_or_default(),
+            started_at: hosts.iter().filter_map(|host| host.started_at).min(),
+            counted_since: hosts.iter().map(|host| host.counted_since).max().unwrap_or_default(),
             left: hosts.iter().filter_map(|host| host.left).max(),
             watch: LiveWatch::merged(hosts.iter().map(|host| &host.watch)),
             second: merge::second(hosts.iter().map(|host| &host.second)),
@@ -119,6 +129,32 @@ impl Progress {
         }
         whole.errors.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         whole
+    }
+
+    /// The state of a run that is over: what its report says.
+    pub fn at_the_end(data: &RunData) -> Self {
+        let workers = data.engine.as_ref().map_or(&[][..], |engine| &engine.workers);
+        let mut counters = RunCounters::default();
+        workers.iter().for_each(|worker| counters.merge(&worker.counted));
+        Self {
+            phase: Phase::Leave,
+            started_at: Some(data.clock.started_at),
+            elapsed: data.duration,
+            connected: data.joins.connected(),
+            joins: data.joins.live(),
+            recoveries: data.recoveries.counted(),
+            errors: data.joins.errors(),
+            watch: Viewers::of(data).live(),
+            subscribers: data.scenario.shape.receivers_peak(),
+            second: data.series.last().cloned().unwrap_or_default(),
+            counted_since: data
+                .measured
+                .begin
+                .map_or(Duration::ZERO, |mark| data.clock.until(mark.at)),
+            counters,
+            workers: workers.iter().map(WorkerProgress::at_the_end).collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -159,6 +195,22 @@ impl WorkerProgress {
             packets_out: second.datagrams_out,
             cpu: snapshot.health.cpu,
             counted: snapshot.counted.generator,
+        }
+    }
+
+    /// Of a worker that has ended.
+    fn at_the_end(report: &WorkerReport) -> Self {
+        let second = &report.last.second;
+        Self {
+            worker: report.worker,
+            core: report.core,
+            peers: 0,
+            busy_ratio: second.busy_ratio,
+            lateness_max: second.lateness_max,
+            packets_in: second.datagrams_in,
+            packets_out: second.datagrams_out,
+            cpu: report.health.cpu,
+            counted: report.counted.generator,
         }
     }
 }

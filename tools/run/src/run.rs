@@ -421,7 +421,8 @@ impl Watcher {
     ) -> Series {
         let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
         let mut series = Series::default();
-        let mut shown = Progress { subscribers, ..Progress::default() };
+        let started_at = Some(context.clock.started_at);
+        let mut shown = Progress { subscribers, started_at, ..Progress::default() };
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut look = 0;
@@ -438,6 +439,12 @@ impl Watcher {
                 look = 0;
                 let mut workers = workers.borrow_mut();
                 self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
+                // Not before all workers have told what they count since then.
+                if let Some(begun) = state.begun.get()
+                    && workers.snapshots().all(|worker| worker.health.windows > 0)
+                {
+                    shown.counted_since = context.clock.until(begun);
+                }
                 if armed && state.crossed.borrow().is_none() {
                     let figures = running::figures(
                         &shown.joins,

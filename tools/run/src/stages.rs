@@ -11,7 +11,7 @@ use stampede_scenario::{Places, StageRun, timeline};
 use crate::clock::now;
 use crate::conductor::{Conductor, Stop};
 use crate::context::Tasks;
-use crate::data::{Mark, Measured};
+use crate::data::Measured;
 use crate::joins::ParticipantId;
 use crate::participant::{Orders, Participant};
 use crate::progress::Phase;
@@ -69,8 +69,7 @@ impl Conductor<'_> {
                 if alone && self.context.joins.borrow().connected() == 0 {
                     return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
                 }
-                self.begin_measuring().await?;
-                measured.begin = Some(Mark::now());
+                self.begin_measuring(measured).await?;
                 // Accounts begin anew with the window.
                 before = Some(PeerCounters::default());
             }

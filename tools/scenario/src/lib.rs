@@ -28,6 +28,7 @@ mod draft;
 mod fault;
 mod layering;
 pub mod load;
+mod otlp;
 mod own;
 mod participant_tracks;
 mod participants;
@@ -62,6 +63,7 @@ pub use fault::{
     Simulation, Who,
 };
 pub use layering::{Layering, LayeringError};
+pub use otlp::{OtlpUrl, OtlpUrlError, shown};
 pub use own::OwnIdentities;
 pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
 pub use participants::{Part, ParticipantSpec, Participants, Places};

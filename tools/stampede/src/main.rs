@@ -11,6 +11,7 @@ mod doctor;
 mod find;
 mod flags;
 mod hosts;
+mod kubernetes;
 mod live;
 mod metrics;
 mod play;
@@ -58,6 +59,8 @@ fn command() -> Result<Exit, Failure> {
         Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
         Parsed::Command(Command::Doctor(flags)) => doctor::command(&flags),
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),
+        Parsed::Command(Command::Kubernetes(flags)) => kubernetes::command(&flags),
+        Parsed::Command(Command::Pod(flags)) => kubernetes::pod(&flags),
         Parsed::Command(Command::Report(flags)) => reports::report(flags),
         Parsed::Command(Command::Compare(flags)) => reports::compare(&flags),
         Parsed::Command(Command::Man(_)) => flags::man(),

@@ -8,6 +8,7 @@ mod file;
 mod find;
 mod hosts;
 mod init;
+mod kubernetes;
 mod outputs;
 mod pages;
 mod people;
@@ -29,6 +30,7 @@ use stampede_report::{Exit, Failure};
 
 pub(crate) use hosts::{OnLostHost, WorkFlags};
 pub(crate) use init::{InitFlags, init};
+pub(crate) use kubernetes::{KubernetesFlags, PodFlags};
 pub(crate) use outputs::{outputs, run_outputs};
 pub(crate) use pages::{CompletionsFlags, ManFlags};
 pub(crate) use reports::{CompareFlags, ReportFlags};
@@ -63,6 +65,8 @@ pub(crate) enum Command {
     Work(WorkFlags),
     Doctor(DoctorFlags),
     Init(InitFlags),
+    Kubernetes(KubernetesFlags),
+    Pod(PodFlags),
     Report(ReportFlags),
     Compare(CompareFlags),
     Man(ManFlags),
@@ -204,7 +208,8 @@ fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::config(
             "no command is given; use `stampede run`, `stampede sfu`, `stampede doctor`, \
-             `stampede init`, `stampede report` or `stampede compare` (see `stampede --help`)",
+             `stampede init`, `stampede kubernetes`, `stampede report` or `stampede compare` (see \
+             `stampede --help`)",
         );
     }
     Failure::config(format!("{} (see `stampede --help`)", usage_line(error)))
@@ -349,7 +354,18 @@ mod tests {
 
     #[test]
     fn help_names_every_flag_with_a_text() {
-        for name in ["run", "sfu", "work", "doctor", "init", "report", "compare", "completions"] {
+        for name in [
+            "run",
+            "sfu",
+            "work",
+            "doctor",
+            "init",
+            "kubernetes",
+            "pod",
+            "report",
+            "compare",
+            "completions",
+        ] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
             for arg in command.get_arguments() {
