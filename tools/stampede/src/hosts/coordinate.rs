@@ -71,6 +71,12 @@ pub(crate) fn coordinate(flags: RunFlags, hosts: u32) -> Result<Exit, Failure> {
              serves the host that it runs on)",
         ));
     }
+    if flags.otlp.is_some() {
+        return Err(Failure::config(
+            "--otlp can't be combined with --hosts yet: have --prometheus of the coordinator \
+             scraped, which has the whole",
+        ));
+    }
     let min = flags.together.hosts_min.unwrap_or(hosts);
     if min > hosts {
         return Err(Failure::config(format!(
@@ -169,6 +175,7 @@ async fn run(
         live,
         exposed,
         listener: prometheus,
+        pusher: None,
         controls: Arc::clone(&controls),
         captures: false,
     };

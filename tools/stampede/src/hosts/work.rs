@@ -174,6 +174,7 @@ impl Part {
             live: Live::start(mode, Arc::clone(controls)),
             exposed: None,
             listener: None,
+            pusher: None,
             controls: Arc::clone(controls),
             captures: false,
         };
