@@ -165,6 +165,7 @@ const CRATES: &[Row] = &[
     Row { name: "stampede-counters", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-protobuf", uses: &[], never: &["tokio", "str0m"], system: false },
     Row { name: "stampede-sdp", uses: &[], never: &["tokio", "str0m"], system: false },
+    Row { name: "stampede-mailbox", uses: &[], never: &["tokio", "str0m"], system: false },
     // For tests and benches: no row lists it, so none may use it otherwise.
     Row { name: "stampede-testing", uses: &[], never: &["tokio", "str0m"], system: false },
     Row {
@@ -181,7 +182,7 @@ const CRATES: &[Row] = &[
     },
     Row {
         name: "stampede-udp",
-        uses: &["stampede-counters"],
+        uses: &["stampede-counters", "stampede-mailbox"],
         never: &["tokio", "str0m"],
         system: true,
     },
@@ -197,6 +198,7 @@ const CRATES: &[Row] = &[
             "stampede-core",
             "stampede-counters",
             "stampede-impair",
+            "stampede-mailbox",
             "stampede-media",
             "stampede-udp",
         ],
@@ -210,6 +212,7 @@ const CRATES: &[Row] = &[
         system: false,
     },
     Row { name: "stampede-http", uses: &[], never: &["str0m"], system: true },
+    Row { name: "stampede-hosts", uses: &[], never: &["tokio", "str0m", "rustls"], system: false },
     Row {
         name: "stampede-sfu",
         uses: &[
@@ -217,6 +220,7 @@ const CRATES: &[Row] = &[
             "stampede-counters",
             "stampede-http",
             "stampede-impair",
+            "stampede-mailbox",
             "stampede-media",
             "stampede-protobuf",
             "stampede-sdp",
@@ -258,6 +262,7 @@ const CRATES: &[Row] = &[
             "stampede-core",
             "stampede-counters",
             "stampede-engine",
+            "stampede-hosts",
             "stampede-impair",
             "stampede-media",
             "stampede-output",
@@ -292,6 +297,7 @@ const CRATES: &[Row] = &[
         uses: &[
             "stampede-counters",
             "stampede-engine",
+            "stampede-hosts",
             "stampede-http",
             "stampede-impair",
             "stampede-output",

@@ -13,11 +13,15 @@ const READING_MAX: Duration = Duration::from_millis(1);
 const READINGS_MAX: usize = 4;
 
 /// The same moment on the monotonic and on the wall clock, so that kernel receive stamps (wall
-/// clock) can be given to code that runs on `Instant`.
+/// clock) can be given to code that runs on `Instant`. Stamps that are given out are by the run's
+/// clock, which is this host's own where nobody else takes part.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     pub(crate) now: Instant,
-    pub(crate) unix_ns: u64,
+    /// By this host's own clock, as the kernel's stamps are.
+    own_unix_ns: u64,
+    /// The run's clock less this host's.
+    offset_ns: i64,
     step: Option<Step>,
 }
 
@@ -34,9 +38,15 @@ struct Step {
 #[derive(Debug, Default)]
 pub(crate) struct ClockReader {
     last: Option<Clock>,
+    offset_ns: i64,
 }
 
 impl ClockReader {
+    /// Of a run whose clock is ahead of this host's by so much.
+    pub(crate) fn ahead(offset_ns: i64) -> Self {
+        Self { last: None, offset_ns }
+    }
+
     pub(crate) fn read(&mut self) -> Clock {
         for _ in 1..READINGS_MAX {
             let before = Instant::now();
@@ -52,12 +62,12 @@ impl ClockReader {
     fn take(&mut self, now: Instant, unix_ns: u64) -> Clock {
         let step = self.last.and_then(|last| {
             let went = now.saturating_duration_since(last.now).as_nanos() as i64;
-            let by_ns = unix_ns.cast_signed() - last.unix_ns.cast_signed() - went;
-            let first_unix_ns = last.unix_ns.saturating_add_signed(by_ns);
+            let by_ns = unix_ns.cast_signed() - last.own_unix_ns.cast_signed() - went;
+            let first_unix_ns = last.own_unix_ns.saturating_add_signed(by_ns);
             let set = by_ns.unsigned_abs() >= STEP_MIN.as_nanos() as u64;
             if set { Some(Step { by_ns, first_unix_ns }) } else { last.step }
         });
-        let clock = Clock { now, unix_ns, step };
+        let clock = Clock { now, own_unix_ns: unix_ns, offset_ns: self.offset_ns, step };
         self.last = Some(clock);
         clock
     }
@@ -68,23 +78,28 @@ impl Clock {
     pub(crate) fn arrival(&self, received_at_unix_ns: u64) -> Arrival {
         let age = self.age(received_at_unix_ns);
         let instant = self.now.checked_sub(age).unwrap_or(self.now);
-        Arrival { instant, unix_ns: received_at_unix_ns }
+        Arrival { instant, unix_ns: received_at_unix_ns.saturating_add_signed(self.offset_ns) }
     }
 
     /// How long ago a kernel stamp was, also if the wall clock was set since.
     pub(crate) fn age(&self, received_at_unix_ns: u64) -> Duration {
         let of_old_clock = |step: &Step| match step.by_ns > 0 {
             true => received_at_unix_ns < step.first_unix_ns,
-            false => received_at_unix_ns > self.unix_ns,
+            false => received_at_unix_ns > self.own_unix_ns,
         };
         let by_ns = self.step.filter(of_old_clock).map_or(0, |step| step.by_ns);
         let stamp = received_at_unix_ns.saturating_add_signed(by_ns);
-        Duration::from_nanos(self.unix_ns.saturating_sub(stamp))
+        Duration::from_nanos(self.own_unix_ns.saturating_sub(stamp))
     }
 
     /// This moment as an arrival.
     pub(crate) fn here(&self) -> Arrival {
-        Arrival { instant: self.now, unix_ns: self.unix_ns }
+        Arrival { instant: self.now, unix_ns: self.unix_ns() }
+    }
+
+    /// This moment by the run's clock.
+    pub(crate) fn unix_ns(&self) -> u64 {
+        self.own_unix_ns.saturating_add_signed(self.offset_ns)
     }
 }
 
@@ -113,6 +128,20 @@ mod tests {
             let clock = reader.take(start + Duration::from_millis(50), set(50));
             assert_eq!(clock.age(wall(4)), Duration::from_millis(46), "{step_ms}");
             assert_eq!(clock.age(set(20)), Duration::from_millis(30), "{step_ms}");
+        }
+    }
+
+    #[test]
+    fn stamps_are_by_the_clock_of_the_run_and_ages_by_the_kernels() {
+        let start = Instant::now();
+        for offset_ms in [3_000_i64, -3_000] {
+            let mut reader = ClockReader::ahead(offset_ms * MS_NS as i64);
+            let clock = reader.take(start, BASE_NS);
+            let run = |own_ns: u64| own_ns.saturating_add_signed(offset_ms * MS_NS as i64);
+            assert_eq!((clock.unix_ns(), clock.here().unix_ns), (run(BASE_NS), run(BASE_NS)));
+            let arrival = clock.arrival(BASE_NS - 4 * MS_NS);
+            assert_eq!(arrival.unix_ns, run(BASE_NS - 4 * MS_NS));
+            assert_eq!(clock.now - arrival.instant, Duration::from_millis(4));
         }
     }
 

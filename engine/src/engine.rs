@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use stampede_core::{DtlsIdentity, PathKind, PeerOptions};
+use stampede_mailbox::Mailbox;
 use stampede_media::disk::{DiskHandle, DiskOptions, DiskThread};
 use stampede_udp::{BackendLimits, BackendReport, SocketBuffers, Waker};
 use thiserror::Error;
@@ -79,8 +80,7 @@ pub struct MailboxFull {
 
 /// A worker as its engine sees it.
 struct WorkerHandle {
-    commands: Sender<WorkerCommand>,
-    waker: Waker,
+    mailbox: Mailbox<Sender<WorkerCommand>, Waker>,
     /// Peers it holds; the worker counts down when one is gone.
     peers: Arc<AtomicUsize>,
     next_serial: AtomicU32,
@@ -204,7 +204,7 @@ impl Engine {
 
     /// True if the worker of this peer has room for a command.
     pub fn takes_commands(&self, peer: PeerId) -> bool {
-        !self.workers[usize::from(peer.worker)].commands.is_full()
+        !self.workers[usize::from(peer.worker)].mailbox.queue().is_full()
     }
 
     /// Starts the measured window on all workers: every account begins anew.
@@ -236,10 +236,7 @@ impl Engine {
     }
 
     fn post(&self, index: usize, command: WorkerCommand) -> Result<(), MailboxFull> {
-        let worker = &self.workers[index];
-        worker.commands.try_send(command).map_err(|_| MailboxFull { worker: index })?;
-        worker.waker.wake();
-        Ok(())
+        self.workers[index].mailbox.post(command).map_err(|_| MailboxFull { worker: index })
     }
 
     /// Where events come out.
@@ -258,12 +255,10 @@ impl Engine {
         for worker in &workers {
             let mut command = WorkerCommand::Stop;
             // The worker empties its mailbox every turn, so room comes at once.
-            while let Err(TrySendError::Full(back)) = worker.commands.try_send(command) {
+            while let Err(TrySendError::Full(back)) = worker.mailbox.post(command) {
                 command = back;
-                worker.waker.wake();
                 std::thread::yield_now();
             }
-            worker.waker.wake();
         }
         let mut reports = Vec::with_capacity(workers.len());
         let mut workers_panicked = Vec::new();
@@ -341,6 +336,7 @@ fn spawn(
             ..PeerOptions::new(shared.identity)
         },
         tls: options.tls.clone(),
+        clock_offset_ns: options.clock_offset_ns,
     };
     let choice = options.backend;
     let limits = BackendLimits {
@@ -373,7 +369,8 @@ fn spawn(
         .map_err(|_| failed("the worker thread ended before its backend was open".to_owned()))?
         .map_err(failed)?;
     let next_serial = AtomicU32::new(0);
-    Ok((WorkerHandle { commands, waker, peers, next_serial, thread }, report))
+    let mailbox = Mailbox::new(commands, waker);
+    Ok((WorkerHandle { mailbox, peers, next_serial, thread }, report))
 }
 
 /// How long a worker that panicked waits for room to say so.
@@ -408,3 +405,6 @@ mod tests {
         assert_eq!((worker, reason.as_str()), (3, "it panicked, a bug: index 7 of 2"));
     }
 }
+
+#[cfg(test)]
+mod bounds_tests;

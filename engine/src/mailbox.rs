@@ -1,13 +1,13 @@
 //! The two bounded channels between the planes.
 
-use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
+use stampede_mailbox::{Outbox, Wake};
 
 use crate::{CoverNews, EngineEvent, PeerCommand, PeerId, PeerRole};
 
@@ -50,8 +50,10 @@ impl EventSignal {
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
 
-    fn raise(&self) {
+impl Wake for EventSignal {
+    fn wake(&self) {
         // It can only fail with EAGAIN when the counter is near 2^64, and then it is readable.
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
@@ -64,85 +66,57 @@ pub(crate) const WAITING_BEFORE_SNAPSHOTS_MAX: usize = 4_096;
 /// A worker's end of the event channel. What does not fit waits here, in order, and is offered
 /// again each turn, so that neither a worker nor what happened to a peer is ever lost to a slow
 /// signalling plane.
-pub(crate) struct EventSink {
-    sender: Sender<EngineEvent>,
-    signal: EventSignal,
-    waiting: VecDeque<EngineEvent>,
-    unsignalled: bool,
-    snapshots_dropped: u64,
-}
+pub(crate) struct EventSink(Outbox<EngineEvent, Sender<EngineEvent>, EventSignal>);
 
 impl EventSink {
     pub(crate) fn new(sender: Sender<EngineEvent>, signal: EventSignal) -> Self {
-        let waiting = VecDeque::new();
-        Self { sender, signal, waiting, unsignalled: false, snapshots_dropped: 0 }
+        Self(Outbox::new(sender, signal, WAITING_BEFORE_SNAPSHOTS_MAX))
     }
 
     /// Another end of the same channel.
     pub(crate) fn sibling(&self) -> Self {
-        Self::new(self.sender.clone(), self.signal.clone())
+        Self(self.0.sibling())
     }
 
     pub(crate) fn push(&mut self, event: EngineEvent) {
-        if self.is_crowded() && matches!(event, EngineEvent::Snapshot(_)) {
-            self.snapshots_dropped += 1;
-            return;
+        if matches!(event, EngineEvent::Snapshot(_)) {
+            self.0.offer(event);
+        } else {
+            self.0.push(event);
         }
-        self.waiting.push_back(event);
     }
 
     /// So much waits that a snapshot would be dropped.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.waiting.len() >= WAITING_BEFORE_SNAPSHOTS_MAX
+        self.0.is_crowded()
     }
 
     /// Takes out the times that streams cover which have found no place in the channel.
     pub(crate) fn take_covers(&mut self) -> Vec<CoverNews> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut covers = Vec::new();
-        for event in waiting {
-            match event {
-                EngineEvent::Cover(news) => covers.push(*news),
-                other => self.waiting.push_back(other),
-            }
-        }
-        covers
+        self.0.take_waiting(|event| match event {
+            EngineEvent::Cover(news) => Ok(*news),
+            other => Err(other),
+        })
     }
 
     /// The measured window begins.
     pub(crate) fn begin_measuring(&mut self) {
-        self.snapshots_dropped = 0;
+        self.0.forget_dropped();
     }
 
     /// Snapshots that found too much waiting since the measured window began.
     pub(crate) fn snapshots_dropped(&self) -> u64 {
-        self.snapshots_dropped
+        self.0.dropped()
     }
 
     /// The last event of a thread that ends: waits for room up to `patience`.
     pub(crate) fn last_words(self, event: EngineEvent, patience: Duration) {
-        if self.sender.send_timeout(event, patience).is_ok() {
-            self.signal.raise();
-        }
+        self.0.last_words(event, patience);
     }
 
     /// Moves what fits into the channel and signals once.
     pub(crate) fn flush(&mut self) {
-        while let Some(event) = self.waiting.pop_front() {
-            match self.sender.try_send(event) {
-                Ok(()) => self.unsignalled = true,
-                Err(TrySendError::Full(event)) => {
-                    self.waiting.push_front(event);
-                    break;
-                }
-                // Nobody listens any more: the engine is being dropped.
-                Err(TrySendError::Disconnected(_)) => self.waiting.clear(),
-            }
-        }
-        if self.unsignalled {
-            self.unsignalled = false;
-            self.signal.raise();
-        }
+        self.0.flush();
     }
 }
 
@@ -189,12 +163,12 @@ mod tests {
         for turn in 0..WAITING_BEFORE_SNAPSHOTS_MAX + 10 {
             sink.push(snapshot());
             sink.flush();
-            assert!(sink.waiting.len() <= WAITING_BEFORE_SNAPSHOTS_MAX, "{turn}");
+            assert!(sink.0.waiting() <= WAITING_BEFORE_SNAPSHOTS_MAX, "{turn}");
         }
         assert_eq!(sink.snapshots_dropped(), 9);
         sink.push(failed(1));
         let mut last = None;
-        while !sink.waiting.is_empty() {
+        while sink.0.waiting() > 0 {
             last = receiver.try_iter().last().or(last);
             sink.flush();
         }

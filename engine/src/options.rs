@@ -67,6 +67,9 @@ pub struct EngineOptions {
     pub cohorts: Vec<Option<Spec>>,
     /// Seed of the impairments.
     pub seed: u64,
+    /// The run's clock less this host's, where several hosts make one run: stamps that publishers put
+    /// on frames and messages, those of events, and the latencies made of them are by the run's clock.
+    pub clock_offset_ns: i64,
 }
 
 impl Default for EngineOptions {
@@ -93,6 +96,7 @@ impl Default for EngineOptions {
             capture: None,
             cohorts: Vec::new(),
             seed: 1,
+            clock_offset_ns: 0,
         }
     }
 }

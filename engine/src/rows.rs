@@ -265,6 +265,16 @@ mod tests {
     }
 
     #[test]
+    fn of_rows_that_are_left_out_so_many_tracks_are_told_apart() {
+        let all = TRACKS_LEFT_OUT_MAX as u64 + 3;
+        let mut left_out = LeftOut::default();
+        let streams = (0..all).map(|sid| stream(0, &sid.to_string())).collect();
+        left_out.add(PeerRow { report: PeerReport { streams, ..row(0, 0).report }, ..row(0, 0) });
+        assert_eq!(left_out.tracks.len(), TRACKS_LEFT_OUT_MAX);
+        assert_eq!((left_out.streams, left_out.streams_received), (all, all));
+    }
+
+    #[test]
     fn the_measured_window_begins_without_any() {
         let mut rows = ClosedRows::default();
         (0..=CLOSED_ROWS_MAX as u32).for_each(|serial| rows.push(row(serial, 0)));

@@ -9,6 +9,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use slab::Slab;
 use stampede_core::{
     AddressRequest, Arrival, CongestionFeedback, LocalId, Peer, PeerCounters, PeerOptions, Scratch,
 };
+use stampede_mailbox::Sleeper;
 use stampede_media::AssemblerCounters;
 use stampede_media::disk::DiskHandle;
 use stampede_udp::{Backend, SocketBuffers, Streams, Wait};
@@ -40,8 +42,8 @@ use sink::Sink;
 pub(crate) use sockets::LearnedIp;
 use sockets::{Owners, Sockets};
 
-/// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if a
-/// wake-up were lost.
+/// Longest sleep without any timer, so that the mailbox and the snapshot are looked at even if the
+/// kernel lost a wake-up.
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Most commands handled in one turn: a burst of joins must not starve running peers.
 const COMMANDS_PER_TURN_MAX: usize = 32;
@@ -83,6 +85,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) feedback_of_cohorts: Vec<Option<CongestionFeedback>>,
     /// Whom TLS trusts, for TURN servers.
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// See [`EngineOptions::clock_offset_ns`](crate::EngineOptions::clock_offset_ns).
+    pub(crate) clock_offset_ns: i64,
 }
 
 /// A peer and what its worker keeps about it.
@@ -191,15 +195,49 @@ pub(crate) struct Worker {
     connecting: usize,
 }
 
+impl Sleeper for Worker {
+    type Item = WorkerCommand;
+    type Inbox = Receiver<WorkerCommand>;
+    type Error = io::Error;
+
+    fn inbox(&self) -> &Receiver<WorkerCommand> {
+        &self.setup.inbox
+    }
+
+    fn handle(&mut self, command: WorkerCommand) -> ControlFlow<()> {
+        let clock = self.clocks.read();
+        match command {
+            WorkerCommand::Add(peer) => self.add(clock, *peer),
+            WorkerCommand::Command(id, command) => self.command(clock, id, command),
+            WorkerCommand::BeginMeasuring => self.begin_measuring(clock),
+            WorkerCommand::Capture => self.hand_out_captures(),
+            WorkerCommand::ReadTotals(tag) => self.read_totals(tag),
+            WorkerCommand::Stop => return ControlFlow::Break(()),
+        }
+        self.send_if_due();
+        ControlFlow::Continue(())
+    }
+
+    fn work(&mut self, may_sleep: bool) -> io::Result<()> {
+        // Commands take their time, and how long to wait counts from here.
+        let clock = self.clocks.read();
+        // What happened in the last turn and with the commands is handed out before it sleeps: an
+        // idle worker sleeps for long.
+        self.setup.events.flush();
+        self.turn(clock, may_sleep)
+    }
+}
+
 impl Worker {
     pub(crate) fn new(setup: WorkerSetup, backend: Box<dyn Backend>) -> Self {
         let now = Instant::now();
         let cohorts = setup.impair.cohorts.len();
         let impairments = Impairments::new(setup.impair.clone());
+        let clocks = ClockReader::ahead(setup.clock_offset_ns);
         Self {
             setup,
             backend,
-            clocks: ClockReader::default(),
+            clocks,
             slots: Slab::new(),
             slot_of_peer: FxHashMap::default(),
             owners: Owners::default(),
@@ -231,53 +269,23 @@ impl Worker {
 
     /// Runs until it is told to stop, its engine is dropped, or its backend breaks.
     pub(crate) fn run(mut self) -> WorkerReport {
-        loop {
-            let clock = self.clocks.read();
-            if !self.read_commands(clock) {
-                break;
-            }
-            // Commands take their time, and how long to wait counts from here.
-            let clock = self.clocks.read();
-            // What happened in the last turn and with the commands is handed out before it sleeps: an
-            // idle worker sleeps for long.
-            self.setup.events.flush();
-            if let Err(error) = self.turn(clock) {
-                let reason = format!("{} backend: {error}", self.backend.name());
-                let worker = self.setup.index;
-                let event = EngineEvent::WorkerFailed { worker, reason: reason.clone() };
-                self.setup.events.push(event);
-                return self.finish(Some(reason));
-            }
+        let ended = stampede_mailbox::run(&mut self, COMMANDS_PER_TURN_MAX);
+        let failed = ended.err().map(|error| format!("{} backend: {error}", self.backend.name()));
+        if let Some(reason) = failed.clone() {
+            let worker = self.setup.index;
+            self.setup.events.push(EngineEvent::WorkerFailed { worker, reason });
         }
-        self.finish(None)
-    }
-
-    /// Handles waiting commands; `false` when it is time to end.
-    fn read_commands(&mut self, clock: Clock) -> bool {
-        for _ in 0..COMMANDS_PER_TURN_MAX {
-            match self.setup.inbox.try_recv() {
-                Ok(WorkerCommand::Add(peer)) => self.add(clock, *peer),
-                Ok(WorkerCommand::Command(id, command)) => self.command(clock, id, command),
-                Ok(WorkerCommand::BeginMeasuring) => self.begin_measuring(clock),
-                Ok(WorkerCommand::Capture) => self.hand_out_captures(),
-                Ok(WorkerCommand::ReadTotals(tag)) => self.read_totals(tag),
-                Ok(WorkerCommand::Stop) => return false,
-                Err(crossbeam_channel::TryRecvError::Empty) => break,
-                Err(crossbeam_channel::TryRecvError::Disconnected) => return false,
-            }
-            self.send_if_due();
-        }
-        true
+        self.finish(failed)
     }
 
     /// Waits for datagrams and timers, and handles what came.
-    fn turn(&mut self, before: Clock) -> io::Result<()> {
+    fn turn(&mut self, before: Clock, may_sleep: bool) -> io::Result<()> {
         let mut next = self.next_snapshot;
         if let Some(due) = self.impairments.next() {
             next = next.min(due);
         }
         let limit = next.saturating_duration_since(before.now).min(IDLE_WAIT_MAX);
-        let timeout = if self.setup.inbox.is_empty() {
+        let timeout = if may_sleep {
             let limit = self.receiving.wait(before.now, limit);
             self.sending.wait(before.now, limit)
         } else {

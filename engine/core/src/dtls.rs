@@ -1,9 +1,17 @@
 //! The little that is read of DTLS before str0m does. Pure.
 
+pub(crate) mod front;
+
 /// Content type of what a connection carries (RFC 6347 §4.1, RFC 5246 §6.2.1).
 const APPLICATION_DATA: u8 = 23;
 /// Bytes of a record before what it holds.
 const HEAD_BYTES: usize = 13;
+
+/// Whether a datagram is one of DTLS (RFC 7983 §7).
+#[must_use]
+pub fn is_dtls(datagram: &[u8]) -> bool {
+    matches!(datagram, [20..=63, ..])
+}
 
 /// Whether a datagram holds a record of data that nobody has encrypted, which no DTLS sends. dimpl 0.9
 /// (`dtls12/engine.rs`, `poll_app_data`) hands it out as if its peer had, so that anybody could write to

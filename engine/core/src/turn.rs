@@ -516,3 +516,6 @@ fn within(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let end = at.checked_add(part.len())?;
     (end <= whole.len()).then_some(at..end)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::link::Link;
 use common::*;
-use stampede_core::data::{DataKind, DataRole, DataRoom, DataSends};
+use stampede_core::data::{DataKind, DataRole, DataRoom, DataSends, SENDERS_MAX};
 use stampede_core::{PeerRole, PeerUpdate};
 use stampede_counters::{DataCounters, MessageCounters};
 
@@ -228,6 +228,31 @@ fn what_finds_no_room_is_not_sent_and_not_queued() {
     );
     assert!(sent * 20_000 <= 2 * 128 * 1_024, "{sent}");
     assert!((395..=405).contains(&(sent + not_sent)), "{sent} and {not_sent}");
+}
+
+/// A worker that was held up for a second.
+#[test]
+fn who_is_far_behind_sends_a_burst_and_counts_the_rest_as_not_sent() {
+    /// `BURST_MAX` of `peer/channels.rs`.
+    const BURST_MAX: u64 = 64;
+    let mut pair = Pair::new(1_000.0, 100);
+    pair.begin();
+    let sim = &mut pair.sender.sim;
+    sim.peer.drain(sim.now + Duration::from_secs(1), &mut sim.sink);
+    let counted = counted(&pair.sender);
+    for kind in MESSAGES {
+        let MessageCounters { sent, not_sent, .. } = of(&counted, kind);
+        assert_eq!(sent, BURST_MAX, "{kind:?}");
+        assert!((999..=1_001).contains(&(sent + not_sent)), "{kind:?}: {not_sent}");
+    }
+}
+
+#[test]
+fn a_room_has_so_many_senders_and_no_more() {
+    let room = |senders| DataRoom::new(1, senders, [true; DataKind::COUNT]);
+    assert_eq!(room(SENDERS_MAX).unwrap().senders(), SENDERS_MAX);
+    let error = room(SENDERS_MAX + 1).unwrap_err().to_string();
+    assert_eq!(error, "1001 senders of data are too many for one room; 1000 is the most");
 }
 
 /// Messages that came, whatever became of them.

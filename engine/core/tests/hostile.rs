@@ -167,3 +167,96 @@ fn bad_answers_to_an_offer_of_slots_are_errors_and_the_peer_stays_usable() {
         assert!(peer.accept_answer(now, &answer, &[]).is_err(), "{number}: {answer}");
     }
 }
+
+/// A subscriber that is told of a server which has not said anything yet.
+fn meeting(start: Instant) -> Sim {
+    let server = Server::new(start, Rtc::builder());
+    let peer = Peer::subscriber(start, peer_addr(), &options(), false).unwrap();
+    let mut sim = Sim::new(start, peer, server);
+    let mut changes = sim.server.rtc.sdp_api();
+    changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    let (offer, pending) = changes.apply().unwrap();
+    let answer = sim.peer.accept_offer(start, &offer.to_sdp_string(), &[]).unwrap();
+    let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
+    sim.server.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+    sim
+}
+
+/// Records and messages of DTLS in clear that end a handshake, or stay in it, where they are believed.
+fn forged_handshakes(number: u16) -> Vec<Vec<u8>> {
+    let record = |kind: u8, body: &[u8]| {
+        let mut record = vec![kind, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0];
+        record.extend(number.to_be_bytes());
+        record.extend((body.len() as u16).to_be_bytes());
+        record.extend(body);
+        record
+    };
+    let mut forged = vec![
+        record(21, &[2, 40]),
+        record(21, &[1, 0]),
+        record(20, &[1]),
+        record(23, &[7; 60]),
+        vec![22; 200],
+    ];
+    for kind in [1, 2, 3, 11, 12, 13, 14, 16, 20] {
+        for message in 0..8 {
+            let mut body = vec![kind, 0, 1, 0, 0, message, 0, 0, 50, 0, 0, 20];
+            body.resize(12 + 20, 9);
+            forged.push(record(22, &body));
+        }
+    }
+    forged
+}
+
+#[test]
+fn a_handshake_gets_there_whatever_comes_from_the_servers_address() {
+    let mut sim = meeting(Instant::now());
+    let start = sim.now;
+    let mut number = 0;
+    while !sim.sink.events.contains(&PeerEvent::Connected) {
+        assert!(sim.now < start + Duration::from_secs(4), "it does not");
+        for datagram in forged_handshakes(number) {
+            let at = sim.arrival();
+            sim.peer.handle_datagram(at, server_addr(), &datagram, &mut Scratch::default());
+        }
+        number += 1;
+        sim.run(Duration::from_millis(5));
+    }
+    assert!(sim.peer.is_alive() && number > 1);
+}
+
+/// Whole messages, which nobody could tell from the server's.
+#[test]
+fn a_stranger_has_no_part_in_a_handshake() {
+    let mut sim = meeting(Instant::now());
+    let start = sim.now;
+    let stranger = "127.0.0.1:9".parse().unwrap();
+    // A HelloVerifyRequest, after which the client begins anew.
+    let verify =
+        [22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 3, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 4];
+    let verify = [&verify[..], &[0xfe, 0xff, 1, 7]].concat();
+    let mut strange = 0;
+    while !sim.sink.events.contains(&PeerEvent::Connected) {
+        assert!(sim.now < start + Duration::from_secs(1), "it takes part");
+        for datagram in forged_handshakes(strange).into_iter().chain([verify.clone()]) {
+            let at = sim.arrival();
+            sim.peer.handle_datagram(at, stranger, &datagram, &mut Scratch::default());
+        }
+        strange += 1;
+        sim.run(Duration::from_millis(5));
+    }
+    let each = forged_handshakes(0).len() as u64 + 1;
+    assert_eq!(sim.peer.counters().transport.malformed, each * u64::from(strange));
+    // STUN that is nobody's, and is for nobody.
+    for length in [0, 4, 40, 96] {
+        let mut stun = vec![0, 1, 0, length, 0x21, 0x12, 0xa4, 0x42];
+        stun.resize(20 + usize::from(length), 9);
+        for first in [[0, 1], [1, 1], [1, 0x11]] {
+            stun[..2].copy_from_slice(&first);
+            let at = sim.arrival();
+            sim.peer.handle_datagram(at, stranger, &stun, &mut Scratch::default());
+        }
+    }
+    sim.run(Duration::from_secs(1));
+    assert!(sim.peer.is_alive());
+}

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use common::{UNIX_BASE_NS, ms, options};
 use proptest::prelude::*;
 use server::{PASSWORD, TurnAt, USER};
-use stampede_core::peer::{NEXT_TURN_AFTER, TURN_AFTER, UNUSED_LOCAL_AFTER};
+use stampede_core::peer::{
+    NEXT_TURN_AFTER, RELAYS_MAX, TURN_AFTER, TURN_SERVERS_MAX, UNUSED_LOCAL_AFTER,
+};
 use stampede_core::{
     AddressRequest, Arrival, LocalId, MediaFailure, PathKind, Peer, PeerEvent, PeerOptions,
     PeerSink, RecordedFrame, RecordedStream, Scratch, Transport, TurnServer,
@@ -440,6 +442,20 @@ fn a_fourth_server_is_asked_where_three_are_silent() {
 }
 
 #[test]
+fn so_many_servers_are_kept_and_so_many_are_asked_at_a_time() {
+    let mut net = Net::new(only(PathKind::TurnUdp), None);
+    net.name(&[PathKind::TurnUdp; TURN_SERVERS_MAX + 1], false);
+    net.turns.iter_mut().for_each(|turn| turn.is_silent = true);
+    net.trickle();
+    let mut at_a_time = 0;
+    for _ in 0..100 {
+        net.run(Duration::from_secs(1));
+        at_a_time = at_a_time.max(net.sockets.len());
+    }
+    assert_eq!((net.asked.len(), at_a_time), (TURN_SERVERS_MAX, RELAYS_MAX));
+}
+
+#[test]
 fn relays_alone_take_over_from_what_carries_media_when_ice_restarts() {
     let mut net = Net::new(Transport::Auto, Some(HOST));
     net.trickle();
@@ -582,6 +598,35 @@ fn a_relay_that_ends_is_a_loss_and_a_restart_has_another() {
     assert_eq!(net.asked.len(), 3);
     assert!(net.turns[0].is_allocated());
     assert!(net.peer.is_connected(), "{:?}", net.sink.events);
+}
+
+/// A TURN server that is started anew knows no allocation, and says nothing of it.
+#[test]
+fn a_relay_by_which_nothing_comes_any_more_is_asked_for_anew_when_ice_restarts() {
+    let allocations = |silent_for: Duration| {
+        let mut net = Net::new(only(PathKind::TurnUdp), None);
+        net.name(&[PathKind::TurnUdp], false);
+        net.trickle();
+        net.run(ms(1_500));
+        assert!(net.is_connected());
+        net.turns[0].forget();
+        net.turns[0].new_nonce();
+        net.run(silent_for);
+        let mut changes = net.server.sdp_api();
+        changes.ice_restart(true);
+        let (offer, pending) = changes.apply().unwrap();
+        net.sink.events.clear();
+        net.answer(&offer, pending);
+        net.trickle();
+        net.run(Duration::from_secs(2));
+        let works = net.sink.events.contains(&PeerEvent::IceConnected);
+        assert_eq!(works, net.turns[0].is_allocated(), "{:?}", net.sink.events);
+        assert_eq!(net.closed.len(), net.asked.len() - 1);
+        net.asked.len()
+    };
+    assert_eq!(allocations(Duration::from_secs(6)), 2);
+    // What was heard of a moment ago may well be there.
+    assert_eq!(allocations(Duration::from_secs(1)), 1);
 }
 
 proptest! {

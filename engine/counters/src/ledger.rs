@@ -86,6 +86,9 @@ counters! {
         /// Signalling messages that were not carried out because they can't be read, or hold more than
         /// anybody has use for.
         requests_refused: u64 = Messages, Lower;
+        /// Times the requests of a participant were read later because it had made more than any client
+        /// has to: a thousand a second, 10,000 at once, and fewer where others are told of them.
+        requests_delayed: u64 = Times, Lower;
         /// Messages of data channels that were not passed on: they can't be read, name too many
         /// receivers, are of no data track of their sender's, or it may not send any.
         messages_refused: u64 = Messages, Lower;
@@ -132,6 +135,11 @@ counters! {
         /// not sent for theirs, and media that is not of who lives where it came from: an address belongs
         /// to the peer that lives there, and a peer has a few in all.
         addresses_refused: u64 = Packets, Neither;
+        /// TCP connections closed because no peer came by them within 10 s, or theirs was gone for so long.
+        tcp_timed_out: u64 = Times, Neither;
+        /// TCP connections closed because there were too many, in all or of their source, and no peer had
+        /// come by them.
+        tcp_displaced: u64 = Times, Lower;
         /// Datagrams that no peer could make anything of although they came from its address: broken
         /// DTLS, or feedback that can't be read.
         datagrams_malformed: u64 = Packets, Neither;
@@ -170,6 +178,8 @@ counters! {
         /// Datagrams of clients that were joining, dropped because too many waited for the worker to have
         /// time for them. ICE and DTLS repeat theirs, so the join took longer.
         joins_dropped: u64 = Packets, Lower;
+        /// Packets of publishers' SSRCs beyond the 512 of each that are looked at.
+        media_ignored: u64 = Packets, Lower;
         /// Packets not sent because the queue of packets held back was full; among the tracks'
         /// `dropped`.
         delay_queue_full: u64 = Packets, Lower;

@@ -17,7 +17,8 @@ counters! {
     pub struct TransportCounters: Peer {
         /// All of them.
         datagrams (skip): PeerDatagrams;
-        /// Datagrams that are not STUN, DTLS, RTP or RTCP, or are broken.
+        /// Datagrams that are not STUN, DTLS, RTP or RTCP, or are broken, and those of a DTLS handshake from
+        /// where the server is not.
         malformed: u64 = Packets, Neither;
         /// RTP packets of an SSRC that no offer named.
         unknown_ssrc: u64 = Packets, Neither;

@@ -108,6 +108,16 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn a_worker_holds_so_many_and_counts_what_finds_no_room() {
+        let (now, mut held) = (Instant::now(), Held::default());
+        assert!((0..HELD_PACKETS_MAX).all(|packet| held.push(now, packet)));
+        assert!(!held.push(now, HELD_PACKETS_MAX));
+        assert_eq!((held.len(), held.full()), (HELD_PACKETS_MAX, 1));
+        assert_eq!(held.pop_due(now), Some((now, 0)));
+        assert!(held.push(now, 0));
+    }
+
+    #[test]
     fn packets_leave_when_due_and_in_the_order_they_came() {
         let now = Instant::now();
         let ms = |ms| now + Duration::from_millis(ms);

@@ -21,16 +21,24 @@ impl MediaClip {
         path: impl AsRef<Path>,
         options: ClipOptions,
     ) -> Result<OpenedClip, ClipError> {
-        let path = path.as_ref();
+        MediaClip::open_up_to(CLIP_BYTES_MAX, path.as_ref(), options)
+    }
+
+    /// The same of a file of so many bytes at most.
+    fn open_up_to(
+        bytes_max: u64,
+        path: &Path,
+        options: ClipOptions,
+    ) -> Result<OpenedClip, ClipError> {
         let name = path.display().to_string();
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
             // One byte more than allowed, so that a pipe or a growing file can't fill the memory.
-            File::open(path)?.take(CLIP_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+            File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         match read() {
-            Ok(bytes) => MediaClip::from_bytes_with(&name, &bytes, options),
+            Ok(bytes) => MediaClip::from_bytes_up_to(bytes_max, &name, &bytes, options),
             Err(source) => Err(ClipError::Read { file: name, source }),
         }
     }
@@ -46,10 +54,19 @@ impl MediaClip {
         bytes: &[u8],
         options: ClipOptions,
     ) -> Result<OpenedClip, ClipError> {
+        MediaClip::from_bytes_up_to(CLIP_BYTES_MAX, name, bytes, options)
+    }
+
+    fn from_bytes_up_to(
+        bytes_max: u64,
+        name: &str,
+        bytes: &[u8],
+        options: ClipOptions,
+    ) -> Result<OpenedClip, ClipError> {
         let len_bytes = bytes.len() as u64;
         let (clip, advice) = if bytes.is_empty() {
             (Err((0, ClipProblem::Empty)), KIND_ADVICE)
-        } else if len_bytes > CLIP_BYTES_MAX {
+        } else if len_bytes > bytes_max {
             (Err((0, ClipProblem::TooLong { len_bytes })), LENGTH_ADVICE)
         } else if bytes.starts_with(ivf::MAGIC) {
             (ivf::read(name, bytes, options.scalability), video_advice(bytes))
@@ -108,3 +125,6 @@ const ANNEX_B_TIMING_ADVICE: &str = "say its frame rate with --video-frame-rate,
     (25 here) with: ffmpeg -i INPUT -c copy -bsf:v h264_metadata=tick_rate=50 out.h264 \
     (hevc_metadata=tick_rate=25 for H.265)";
 const LENGTH_ADVICE: &str = "cut it (ffmpeg -i INPUT -t 60 -c copy OUTPUT); it is looped anyway";
+
+#[cfg(test)]
+mod tests;

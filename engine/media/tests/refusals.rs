@@ -616,6 +616,15 @@ fn h265_that_cannot_be_sent() {
     refused_at(&[vps, sps, pps, H265_IDR, &[0x02, 1]], 4, "cut short");
     refused_at(&[vps, &sps[..8], pps, H265_IDR], 1, "sequence parameter set");
     refused_at(&[vps, pps, H265_IDR], 0, "without sequence parameter set");
+    // As many parameter sets as are kept, and one more.
+    const PARAMETER_SETS_MAX: usize = 64;
+    let many: Vec<_> =
+        (0..PARAMETER_SETS_MAX as u8).map(|n| [&pps[..], &[n, 1]].concat()).collect();
+    let mut units: Vec<&[u8]> = vec![vps, sps];
+    units.extend(many[..PARAMETER_SETS_MAX - 2].iter().map(Vec::as_slice));
+    assert!(MediaClip::from_bytes("x", &annex_b(&[&units[..], &[H265_IDR]].concat())).is_ok());
+    units.push(&many[PARAMETER_SETS_MAX - 1]);
+    refused_at(&units, PARAMETER_SETS_MAX, "one parameter set more than the 64 kept");
     // A level that there is not.
     let mut unknown = sps.clone();
     let level = unknown.iter().position(|byte| *byte == 60).unwrap();

@@ -171,7 +171,7 @@ impl Worker {
     }
 
     fn notify(&mut self, clock: Clock, peer: PeerId, notice: PeerNotice) {
-        let at_unix_ns = clock.unix_ns;
+        let at_unix_ns = clock.unix_ns();
         self.setup.events.push(EngineEvent::Peer { peer, at_unix_ns, notice });
     }
 

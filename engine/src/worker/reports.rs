@@ -115,7 +115,7 @@ impl Worker {
         let snapshot = WorkerSnapshot {
             worker: self.setup.index,
             core: self.setup.core,
-            at_unix_ns: clock.unix_ns,
+            at_unix_ns: clock.unix_ns(),
             peers: self.slots.len(),
             peers_receiving,
             counted: self.counted(&totals),

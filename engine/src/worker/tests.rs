@@ -66,6 +66,23 @@ fn a_close_is_always_answered() {
 }
 
 #[test]
+fn a_turn_carries_out_so_many_commands_and_leaves_the_rest() {
+    let (mut worker, events) = worker(None);
+    let (commands, inbox) = crossbeam_channel::bounded(2 * COMMANDS_PER_TURN_MAX);
+    worker.setup.inbox = inbox;
+    for serial in 0..COMMANDS_PER_TURN_MAX as u32 + 5 {
+        commands.send(WorkerCommand::Command(id(serial), PeerCommand::Close)).unwrap();
+    }
+    for left in [5, 0] {
+        let clock = worker.clocks.read();
+        assert!(worker.read_commands(clock));
+        assert_eq!(worker.setup.inbox.len(), left);
+    }
+    worker.setup.events.flush();
+    assert_eq!(events.try_iter().count(), COMMANDS_PER_TURN_MAX + 5, "each is answered");
+}
+
+#[test]
 fn the_flight_recorder_is_of_the_window_and_taps_whoever_is_there() {
     let limits = CaptureLimits { span: Duration::from_secs(1), bytes_max: 1 << 16, payload: false };
     let options = CaptureOptions { limits, tapped_per_worker_max: 1, worst: 5 };
@@ -225,7 +242,7 @@ fn a_cut_off_peer_hears_nothing_and_that_is_on_purpose() {
     for datagram in [&[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0, 1, 0, 0]] {
         sender.send_to(datagram, local).unwrap();
         let clock = worker.clocks.read();
-        worker.turn(clock).unwrap();
+        worker.turn(clock, true).unwrap();
     }
     let counters = worker.slots[key].counters();
     assert_eq!((counters.impairment.dropped, counters.impairment.other_dropped), (1, 1));
@@ -236,7 +253,7 @@ fn a_cut_off_peer_hears_nothing_and_that_is_on_purpose() {
     worker.command(clock, id(1), PeerCommand::CutOff { lasts: Duration::ZERO });
     sender.send_to(&[0, 1, 0, 0], local).unwrap();
     let clock = worker.clocks.read();
-    worker.turn(clock).unwrap();
+    worker.turn(clock, true).unwrap();
     assert_eq!(worker.slots[key].counters().transport.datagrams.received, 1, "it is over");
     let mut news = crate::CoverNews::new(0, clock.now, true);
     reports::take_covers(&mut worker.slots[key], &mut news);

@@ -35,10 +35,13 @@
 #[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench_support;
+#[cfg(test)]
+mod depth;
 mod memory;
 mod mmsg;
 mod packet_ring;
 mod probe;
+mod ready;
 mod refusal;
 mod segment_run;
 mod send;
@@ -57,6 +60,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use stampede_counters::{StreamStats, UdpStats, UdpUncategorisedCounters};
+pub use stampede_mailbox::Wake;
 
 pub use refusal::{IoUringRefusal, MmsgRefusal, PacketRingRefusal, ProbeError};
 pub use socket::{SocketBuffers, bind, local_ip_towards};
@@ -111,10 +115,10 @@ pub struct Waker {
     eventfd: Arc<File>,
 }
 
-impl Waker {
+impl Wake for Waker {
     /// Ends the worker's running or next [`Backend::poll`], after it has gathered. Never blocks in
     /// practice: the counter behind it holds 2^64 - 2 wake-ups.
-    pub fn wake(&self) {
+    fn wake(&self) {
         if let Err(error) = (&*self.eventfd).write_all(&1u64.to_ne_bytes()) {
             tracing::error!(%error, "a worker could not be woken");
         }

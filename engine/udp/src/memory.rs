@@ -157,6 +157,12 @@ impl ReadOnlyMemory {
         Self(memory)
     }
 
+    /// Writes there as the kernel would.
+    #[cfg(test)]
+    pub(crate) fn written_by_kernel(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(self.0.write(offset, bytes), "{} bytes at {offset}", bytes.len());
+    }
+
     /// The number at `offset`, which the kernel may be writing; what it wrote before is seen after
     /// this. Panics past the end and where it is not aligned, as for [`PageMemory::at`].
     pub(crate) fn load(&self, offset: usize) -> u32 {

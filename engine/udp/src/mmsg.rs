@@ -1,7 +1,6 @@
 //! The backend for kernels and containers without io_uring: epoll with `recvmmsg` and `sendmmsg`.
 //! With a [`PacketRing`] beside the sockets, it is the one called `packet_ring`.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::memory::PageMemory;
 use crate::packet_ring::{IN_RING, PacketRing};
+use crate::ready::Ready;
 use crate::segment_run::{Message, SegmentRun};
 use crate::send::{self, SendQueue, Sender, count_sent};
 use crate::slots::{DropCounter, Slots, drain_errors};
@@ -39,8 +39,6 @@ const RING_TOKEN: u64 = u64::MAX - 1;
 struct Slot {
     socket: UdpSocket,
     drops: DropCounter,
-    /// Whether it is in the ready queue.
-    queued: bool,
 }
 
 /// Edge-triggered epoll, `recvmmsg` into one batch of buffers, `sendmmsg` with GSO.
@@ -52,8 +50,8 @@ pub(crate) struct Mmsg {
     /// What is watched has become ready.
     noticed: bool,
     slots: Slots<Slot>,
-    /// Sockets that may have datagrams waiting, each at most once; at most `sockets_max`.
-    ready: VecDeque<u32>,
+    /// Sockets that may have datagrams waiting.
+    ready: Ready,
     ring: Option<PacketRing>,
     /// Ready sockets that are to be read before it is the ring's turn.
     turn: usize,
@@ -92,7 +90,7 @@ impl Mmsg {
             watched: None,
             noticed: false,
             slots: Slots::new(limits.sockets_max),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             ring,
             turn: 0,
             receive: ReceiveSlots::new(limits.batch_max)?,
@@ -146,10 +144,7 @@ impl Mmsg {
             if events & libc::EPOLLERR as u32 != 0 {
                 drain_errors(slot.socket.as_raw_fd(), &mut self.stats);
             }
-            if !slot.queued {
-                slot.queued = true;
-                self.ready.push_back(index);
-            }
+            self.ready.push(index);
         }
         Ok(woken)
     }
@@ -201,9 +196,8 @@ impl Mmsg {
                 }
                 self.turn = left;
             }
-            let Some(index) = self.ready.pop_front() else { return };
+            let Some(index) = self.ready.pop() else { return };
             let Some(slot) = self.slots.get_mut(index) else { continue };
-            slot.queued = false;
             let more =
                 (self.wanted - self.batch.len()) as f64 / slot.drops.datagrams_per_segment_run();
             let room = (more.ceil() as usize).min(MESSAGES_PER_CALL_MAX);
@@ -230,9 +224,8 @@ impl Mmsg {
             };
             if !more {
                 self.ring.as_ref().inspect(|ring| ring.read_dry(index, spilled));
-            } else if let Some(slot) = self.slots.get_mut(index) {
-                slot.queued = true;
-                self.ready.push_back(index);
+            } else {
+                self.ready.push(index);
             }
         }
     }
@@ -295,7 +288,7 @@ impl Backend for Mmsg {
             self.slots.give_back(index);
             return Err(error);
         }
-        Ok(self.slots.fill(index, Slot { socket, drops: DropCounter::default(), queued: false }))
+        Ok(self.slots.fill(index, Slot { socket, drops: DropCounter::default() }))
     }
 
     fn ignore_reports(&mut self, socket: SocketId) -> io::Result<()> {
@@ -315,7 +308,8 @@ impl Backend for Mmsg {
         if let Some(ring) = &mut self.ring {
             ring.remove(socket.0);
         }
-        // Closing takes it out of epoll; a stale entry of the ready queue is skipped.
+        // Closing takes it out of epoll. In the ready queue its id stays, for nobody or for whoever
+        // has it next.
         drop(slot);
         self.slots.leave(socket.0);
     }
@@ -539,3 +533,6 @@ impl ReceiveSlots {
         self.buffers.slice(at + offset, len.min(SEGMENT_RUN_BYTES_MAX - offset))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -519,15 +519,20 @@ mod tests {
     #[test]
     fn a_segment_run_ends_at_the_kernels_segment_and_byte_limits() {
         let mut queue = SendQueue::new(8).unwrap();
-        for _ in 0..65 {
+        for _ in 0..=SEGMENTS_MAX {
             queue.push(0, 3, destination(1), &[0; 10]).unwrap();
         }
         assert_eq!(runs(&queue), [(64, 640), (1, 10)]);
-        queue.clear();
-        for _ in 0..3 {
-            queue.push(0, 3, destination(1), &[0; 4_000]).unwrap();
+        for (len, joins) in [
+            (SENT_SEGMENT_RUN_BYTES_MAX / 2, [(2, SENT_SEGMENT_RUN_BYTES_MAX), (1, 5_000)]),
+            (4_000, [(2, 8_000), (1, 4_000)]),
+        ] {
+            queue.clear();
+            for _ in 0..3 {
+                queue.push(0, 3, destination(1), &vec![0; len]).unwrap();
+            }
+            assert_eq!(runs(&queue), joins);
         }
-        assert_eq!(runs(&queue), [(2, 8_000), (1, 4_000)]);
     }
 
     #[test]

@@ -173,6 +173,9 @@ impl DropCounter {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use stampede_testing::skip;
 use stampede_udp::{
     Backend, BackendChoice, BackendLimits, IoUringRefusal, MmsgRefusal, OpenError,
-    PacketRingRefusal, SocketBuffers, SocketId, Wait, bind, open, unix_now_ns,
+    PacketRingRefusal, SocketBuffers, SocketId, Wait, Wake, bind, open, unix_now_ns,
 };
 
 const BUFFERS: SocketBuffers = SocketBuffers { receive_bytes: 1 << 20, send_bytes: 1 << 20 };
@@ -265,7 +265,9 @@ fn truncated_datagrams_are_counted_and_kept_back(choice: BackendChoice) {
     let backend = &mut *backend;
     let (_, address) = add(backend, V4);
     let (client, _) = peer(V4);
-    for len in [100, 2_049, 2_048, 60_000, 0, 7] {
+    /// As in the sources.
+    const HANDED_OUT_BYTES_MAX: usize = 2_048;
+    for len in [100, HANDED_OUT_BYTES_MAX + 1, HANDED_OUT_BYTES_MAX, 60_000, 0, 7] {
         client.send_to(&vec![len as u8; len], address).unwrap();
     }
     let seen = collect(backend, 4);

@@ -187,6 +187,77 @@ fn what_is_no_turn_ends_the_connection_and_what_is_too_long_is_skipped() {
     assert_eq!(client.stats().too_long, 1);
 }
 
+#[test]
+fn connections_beyond_the_maximum_are_refused_and_counted() {
+    let (mut server, mut client) = (Streams::new(3, 64).unwrap(), Streams::new(2, 64).unwrap());
+    let address = server.listen(loopback()).unwrap();
+    let mut others: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut taken = Vec::new();
+    let end = Instant::now() + SOON;
+    while server.stats().connected + server.stats().connects_failed < 4 {
+        server.poll().unwrap();
+        taken.extend(server.happened());
+        assert!(Instant::now() < end, "{:?}", server.stats());
+    }
+    assert!(taken.iter().all(|event| matches!(event, StreamEvent::Accepted { .. })), "{taken:?}");
+    assert_eq!((server.len(), server.stats().connects_failed), (3, 1));
+    others[3].set_read_timeout(Some(SOON)).unwrap();
+    assert!(matches!(others[3].read(&mut [0]), Ok(0) | Err(_)), "the fourth is closed at once");
+    // One that goes makes room.
+    drop(others.remove(0));
+    assert!(matches!(event(&mut server), StreamEvent::Closed { .. }));
+    connected(&mut client, address, Framing::Ice);
+    assert!(matches!(event(&mut server), StreamEvent::Accepted { .. }));
+    // Who connects is refused before anything is sent.
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    connected(&mut client, address, Framing::Ice);
+    client.connect(address, Framing::Ice).unwrap_err();
+    assert_eq!(client.len(), 2);
+}
+
+#[test]
+fn of_connections_that_wait_so_many_are_taken_in_a_poll() {
+    /// As in the sources.
+    const ACCEPTS_MAX: usize = 256;
+    let mut server = Streams::new(1_024, 64).unwrap();
+    let address = server.listen(loopback()).unwrap();
+    let others = ACCEPTS_MAX + 9;
+    let _others: Vec<_> = (0..others).map(|_| TcpStream::connect(address).unwrap()).collect();
+    server.poll().unwrap();
+    assert_eq!((server.happened().len(), server.has_more()), (ACCEPTS_MAX, true));
+    server.poll().unwrap();
+    assert_eq!((server.happened().len(), server.has_more()), (9, false));
+}
+
+#[test]
+fn a_batch_has_so_many_bytes_and_the_rest_waits() {
+    /// As in the sources.
+    const READ_BYTES_MAX: usize = 64 << 10;
+    const BATCH_BYTES_MAX: usize = 1 << 20;
+    let (streams_max, datagrams) = (24, 100);
+    let mut server = Streams::new(streams_max, usize::MAX).unwrap();
+    let address = server.listen(loopback()).unwrap();
+    let framed = [&1_200_u16.to_be_bytes()[..], &[7; 1_200]].concat().repeat(datagrams);
+    let others = (0..streams_max).map(|_| {
+        let mut other = TcpStream::connect(address).unwrap();
+        other.write_all(&framed).unwrap();
+        other
+    });
+    let others: Vec<_> = others.collect();
+    let (mut came, mut largest) = (0, 0);
+    let end = Instant::now() + SOON;
+    while came < streams_max * datagrams {
+        let batch = server.poll().unwrap();
+        came += batch;
+        largest = largest.max(batch);
+        assert!(batch * 1_202 <= BATCH_BYTES_MAX, "{batch}");
+        assert!(Instant::now() < end, "{came}");
+    }
+    assert!(largest * 1_202 > BATCH_BYTES_MAX / 2 && framed.len() > READ_BYTES_MAX, "{largest}");
+    assert_eq!((came, others.len()), (streams_max * datagrams, server.len()));
+}
+
 /// A backend that waits long is woken by a stream, and waits again once that is read.
 fn wakes(mut backend: Box<dyn Backend>) {
     let mut server = streams();

@@ -270,6 +270,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_a_name_with_very_many_addresses_so_many_are_tried() {
+        let list: Vec<_> = (0..=ADDRESSES_MAX as u8 + 1)
+            .map(|number| SocketAddr::from(([10, 0, 0, number], 1)))
+            .collect();
+        let tried = RefCell::new(Vec::new());
+        let refuse = async |address: SocketAddr| {
+            tried.borrow_mut().push(address);
+            Err::<(), _>(refused())
+        };
+        race(&list, refuse).await.unwrap_err();
+        assert_eq!(tried.into_inner(), list[..ADDRESSES_MAX]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_error_is_of_an_address_that_could_be_tried() {
         let list = addresses(&["[::1]:1", "127.0.0.1:1", "[::2]:1"]);
         let error = race(&list, async |address: SocketAddr| match address {

@@ -33,8 +33,9 @@ pub(crate) enum Room {
     At(Instant),
 }
 
-/// What is counted as one source.
-fn source(ip: IpAddr) -> IpAddr {
+/// What is counted as one source: an IPv4 address, or the /64 of an IPv6 address, which is what one host has.
+#[must_use]
+pub fn source(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let network = ip.to_bits() & !u128::from(u64::MAX);

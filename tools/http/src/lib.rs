@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod gate;
 #[cfg(test)]
 mod tests;
@@ -21,10 +22,14 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
@@ -33,6 +38,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
+pub use self::bucket::TokenBucket;
+pub use self::gate::source;
 use self::gate::{Gate, Room};
 
 /// How long the headers of a request may take, the first of a connection and the next of one that is kept.
@@ -47,6 +54,11 @@ pub const LIFE_MAX: Duration = Duration::from_secs(60);
 
 /// How long the last answer of a connection may take.
 pub const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests that a connection may make a second, and so many at once. What goes beyond is read later.
+pub const REQUESTS_PER_S: u32 = 1_000;
+/// Requests that a connection may make at once.
+pub const REQUESTS_BURST: u32 = 5_000;
 
 /// How long nobody is displaced for.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -65,7 +77,7 @@ const BUFFER_BYTES_MAX: usize = 128 << 10;
 pub struct Limits {
     /// In all.
     pub connections_max: usize,
-    /// From one source: an IPv4 address, or the /64 of an IPv6 address, which is what one host has.
+    /// From one [`source`].
     pub source_connections_max: usize,
 }
 
@@ -220,7 +232,22 @@ async fn connection(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     router: Router,
 ) -> bool {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let bucket = Mutex::new(TokenBucket::new(REQUESTS_PER_S, REQUESTS_BURST));
+    // The next request of a connection is read when this one is answered.
+    let service = service_fn(move |request: Request<Incoming>| {
+        let now = Instant::now();
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits_until = bucket.waits_until(now);
+        bucket.take(1, now);
+        let answer = router.clone();
+        async move {
+            if let Some(until) = waits_until {
+                sleep_until(until).await;
+            }
+            answer.call(request).await
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

@@ -180,6 +180,25 @@ async fn a_body_that_does_not_come_and_a_client_that_does_not_read_end_with_thei
 }
 
 #[tokio::test(start_paused = true)]
+async fn headers_have_so_many_bytes_and_no_more() {
+    let rig = Rig::new(9, 9);
+    for (bytes, answer) in [(BUFFER_BYTES_MAX - 100, "200 OK"), (BUFFER_BYTES_MAX, "431 ")] {
+        let (mut reads, mut writes) = tokio::io::split(rig.connect(1));
+        let headers = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(bytes));
+        // The rest of what is refused is not read.
+        let said = tokio::spawn(async move {
+            let _ = writes.write_all(headers.as_bytes()).await;
+            writes
+        });
+        let mut text = [0; 12];
+        reads.read_exact(&mut text).await.unwrap();
+        let text = String::from_utf8_lossy(&text);
+        assert!(format!("HTTP/1.1 {answer}").starts_with(&*text), "{bytes}: {text}");
+        said.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_under_way_leaves_before_its_connection_ends() {
     let rig = Rig::new(8, 8);
     let mut late = rig.connect(1);
@@ -303,4 +322,31 @@ fn limits_leave_descriptors_to_others() {
     assert_eq!(within(Some(1_088)), (1_024, 512));
     assert_eq!(within(Some(64)), (32, 16));
     assert_eq!(within(Some(1)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_connection_are_answered_at_a_rate() {
+    let rig = Rig::new(4, 4);
+    let (mut eager, mut other) = (rig.connect(1), rig.connect(1));
+    let start = Instant::now();
+    let all = REQUESTS_BURST + REQUESTS_PER_S / 2;
+    let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut answers = 0;
+    for number in 0..all {
+        say(&mut eager, request).await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nOK") {
+            answer.push(eager.read_u8().await.unwrap());
+        }
+        answers += 1;
+        if number == all - 1 {
+            let asked = Instant::now();
+            say(&mut other, request).await;
+            assert!(heard(&mut other).await.ends_with("OK"));
+            assert!(asked.elapsed() <= MS);
+        }
+    }
+    assert_eq!(answers, all);
+    let took = start.elapsed().as_millis();
+    assert!((498..=502).contains(&took), "{took} ms");
 }

@@ -21,4 +21,4 @@ pub mod log;
 mod text;
 
 pub use log::say;
-pub use text::{no_color, one_line};
+pub use text::{no_color, one_line, with_causes};

@@ -16,6 +16,11 @@ pub enum ErrorClass {
     SignallingLost,
     /// The server does not answer pings.
     Unanswered,
+    /// The server says that it lost the media of a session that stood. It knows no more than that.
+    MediaLost,
+    /// The server's host answered that nobody listens at its port any more. Of a participant that had
+    /// been connected, so the address is right; a proxy's word is not this.
+    NobodyListens,
     /// A join hung at media, and it is known where; the server may have had no candidates.
     Hung {
         /// It is the server's.
@@ -34,6 +39,11 @@ impl ErrorClass {
             self,
             Self::Refused | Self::EndedByServer | Self::Flooded | Self::Hung { by_server: true }
         )
+    }
+
+    /// True if it tells whose fault it is that somebody lost a connection.
+    pub fn tells(self) -> bool {
+        matches!(self, Self::EndedByServer | Self::Flooded | Self::NobodyListens)
     }
 
     /// True if this machine had too little of something.

@@ -38,6 +38,14 @@ pub struct LedgerFacts {
     pub upstream_lost: u64,
     /// Packets its own kernel or queues lost.
     pub lost_inside: u64,
+    /// Of them those that found a receive buffer of its own full: most of them publishers'.
+    pub receive_drops: u64,
+    /// Clients that fell silent, as far as it could tell: their media, or their signalling.
+    pub fell_silent: u64,
+    /// Signalling connections that it closed because they were read too slowly.
+    pub read_too_slowly: u64,
+    /// How long one of its workers had no time left, of the one that had least; in seconds.
+    pub full_s: f64,
 }
 
 /// Subscriptions to our own publishers' tracks.
@@ -151,6 +159,8 @@ pub struct Facts {
     pub missing: u64,
     /// Of the missing packets, those that came after a later one on the primary SSRC: never lost.
     pub reordered: u64,
+    /// Of those lost for good, those that came after the deadline.
+    pub late: u64,
     /// In time by repair, redundancy (RED) included.
     pub repaired: u64,
     /// Lost for good.
@@ -190,6 +200,11 @@ pub struct Facts {
     pub published: u64,
     /// Packets the server's receiver reports call lost upstream.
     pub upstream_lost: u64,
+    /// Published packets that its receiver reports are about, lost or not.
+    pub upstream_reported: u64,
+    /// Published packets that the server had to ask for again; 0 with more than one room, where nobody
+    /// knows here whose subscribers they were for.
+    pub sent_again: u64,
     /// Datagrams in.
     pub datagrams_in: u64,
     /// Datagrams out.
@@ -252,6 +267,8 @@ pub struct WatchFacts {
     pub subscribers: u64,
     /// Of video and of audio.
     pub kinds: [Missed; 2],
+    /// Gaps shorter than an interruption by [`Cause::ALL`], of both.
+    pub short_gaps_s: [f64; Cause::ALL.len()],
     /// By cause, what took most time first.
     pub groups: Vec<CauseGroup>,
 }
@@ -271,6 +288,13 @@ impl Facts {
     /// Errors that happened.
     pub fn counted(&self) -> impl Iterator<Item = &ErrorFact> {
         self.errors.iter().filter(|error| error.count > 0)
+    }
+
+    /// How long the embedded SFU had no time left, in seconds, if that explains that somebody missed
+    /// `missed_s`: who is kept out by it needs as long again to come back.
+    pub fn sfu_full_s(&self, missed_s: f64) -> Option<f64> {
+        let full_s = self.ledger?.full_s;
+        (full_s > 0.0 && missed_s <= 2.0 * full_s).then_some(full_s)
     }
 
     /// What an error of this kind means.

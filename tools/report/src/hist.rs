@@ -222,6 +222,20 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_is_too_long_is_not_read() {
+        let mut hist = samples([1, 2]).as_ms().unwrap();
+        let bytes = BASE64_STANDARD.decode(hist.hdr.as_deref().unwrap()).unwrap();
+        // What is behind it is no part of it.
+        for (length, read) in [(ENCODED_BYTES_MAX, true), (ENCODED_BYTES_MAX + 4, false)] {
+            let mut padded = bytes.clone();
+            padded.resize(length / 4 * 3, 0);
+            hist.hdr = Some(BASE64_STANDARD.encode(&padded));
+            assert_eq!(hist.hdr.as_ref().map(String::len), Some(length));
+            assert_eq!(hist.histogram().is_some(), read);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_unknown() {
         let mut hist = samples([1, 2]).as_ms().unwrap();
         for text in [None, Some("%"), Some("AAAA"), Some("HISTFAAA")] {

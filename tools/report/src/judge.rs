@@ -2,27 +2,21 @@
 //! a run in which the generator was starved is invalid, never merely bad.
 
 use super::bounds::{
-    BUSY_RATIO_MAX, EXPLAINS, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX,
-    OWN_LOSS_MIN, OWN_LOSS_RATE_MAX, STALL_MS_MAX,
+    BUSY_RATIO_MAX, JOIN_RESPONSE_WAIT_MS_MAX, LATENESS_MS_P99_MAX, LOSS_RATE_MAX, OWN_LOSS_MIN,
+    OWN_LOSS_RATE_MAX, STALL_MS_MAX,
 };
 use super::errors::{ErrorClass, ErrorFact};
-use super::facts::{Facts, LedgerFacts, TracksFacts};
+use super::facts::{Facts, TracksFacts};
 use super::joins::JOIN_FAILURE_RATE_MAX;
 use super::layers_verdict;
+use super::loss::{
+    dropped_in_words, dropped_on_purpose, kernel_drops, loss, lost_on_purpose, on_purpose_by,
+};
 use super::show::group;
 use super::types::{Fault, Outcome, Verdict};
 use super::watch_verdict;
 use super::{data_verdict, rpc_verdict};
 use stampede_counters::RecoveryGroups;
-
-/// What drops packets in this process, which is nobody's fault.
-fn on_purpose_by(facts: &Facts) -> &'static str {
-    match (facts.impaired, facts.on_purpose.hit_media > 0) {
-        (true, true) => "on purpose (--impair or a cohort's impair, and --fault)",
-        (false, true) => "on purpose (--fault)",
-        (_, false) => "on purpose (--impair, or a cohort's impair)",
-    }
-}
 
 /// Judges a run.
 pub fn judge(facts: &Facts) -> Verdict {
@@ -62,8 +56,7 @@ fn by_figures(facts: &Facts) -> Verdict {
     }
     if let Some((mut fault, reason)) = failure(facts) {
         reasons.push(reason);
-        let stutters = blackout.stutters.map(|reason| (Fault::Unknown, reason));
-        for (whose, reason) in blackout.found.into_iter().chain(stutters) {
+        for (whose, reason) in blackout.found.into_iter().chain(blackout.stutters) {
             fault = if fault == Fault::Unknown && whose != Fault::None { whose } else { fault };
             reasons.push(reason);
         }
@@ -91,7 +84,7 @@ fn by_figures(facts: &Facts) -> Verdict {
             result = Outcome::Fail;
         }
     }
-    found.extend(blackout.stutters.map(|reason| (Fault::Unknown, reason)));
+    found.extend(blackout.stutters);
     if facts.lost_joins.too_many(facts.started) {
         result = Outcome::Fail;
     }
@@ -255,33 +248,6 @@ fn failure(facts: &Facts) -> Option<(Fault, String)> {
     None
 }
 
-/// Packets that were dropped here: nobody's fault.
-fn dropped_on_purpose(facts: &Facts) -> u64 {
-    facts.injected.map_or(0, |injected| injected.dropped)
-}
-
-/// Packets that were lost by what was done here, at most: what was dropped, and what of our
-/// publishers' did not leave, which each subscriber lacks that lost any.
-fn lost_on_purpose(facts: &Facts) -> u64 {
-    let unsent = facts.on_purpose.unsent.saturating_mul(facts.subscribers_lossy);
-    dropped_on_purpose(facts).saturating_add(unsent)
-}
-
-/// What was lost by what was done here, in words.
-fn dropped_in_words(facts: &Facts) -> String {
-    let mut parts = Vec::new();
-    let dropped = dropped_on_purpose(facts);
-    if dropped > 0 {
-        parts.push(format!("{} packets were dropped {}", group(dropped), on_purpose_by(facts)));
-    }
-    let unsent = facts.on_purpose.unsent;
-    if unsent > 0 {
-        let what = "datagrams of our publishers did not leave, on purpose (--fault)";
-        parts.push(format!("{} {what}", group(unsent)));
-    }
-    parts.join("; ")
-}
-
 /// Tracks of which nothing came.
 fn silent_tracks(facts: &Facts) -> Option<(Fault, String)> {
     let TracksFacts { expected, missing, unsent, plis, .. } = facts.tracks;
@@ -334,6 +300,10 @@ fn joins(facts: &Facts) -> Option<(Fault, String)> {
         let reason = format!("{reason}; {} other datagrams were dropped {by}", group(cut_off));
         return Some((Fault::None, reason));
     }
+    if let Some(full_s) = facts.ledger.map(|ledger| ledger.full_s).filter(|full_s| *full_s > 0.0) {
+        let full = watch_verdict::full(full_s);
+        return Some((Fault::Server, format!("server: {reason}; {full}")));
+    }
     Some((Fault::Unknown, format!("unknown: {reason}")))
 }
 
@@ -347,171 +317,6 @@ fn stall(facts: &Facts) -> Option<(Fault, String)> {
         );
         (Fault::Server, reason)
     })
-}
-
-/// Who lost packets for good. Where participants' media connections were broken on purpose, what was
-/// on its way then did not arrive either, and nobody counts how much that was.
-fn loss(facts: &Facts) -> (Fault, String) {
-    let (fault, reason) = loss_as_counted(facts);
-    let hit = facts.on_purpose.hit_media;
-    if hit == 0 || !matches!(fault, Fault::Network | Fault::Publisher) {
-        return (fault, reason);
-    }
-    let reason = format!(
-        "unknown: the media connections of participants were broken on purpose (--fault) {} times, \
-         which may lose what is on its way; else {reason}",
-        group(hit)
-    );
-    (Fault::Unknown, reason)
-}
-
-fn loss_as_counted(facts: &Facts) -> (Fault, String) {
-    let mut what = format!(
-        "{} of {} packets were lost for good at {} ({} were missing at first, {} repaired)",
-        group(facts.unrecovered),
-        group(facts.expected),
-        subscribers(facts.subscribers_lossy),
-        group(facts.missing),
-        group(facts.repaired)
-    );
-    let on_purpose = lost_on_purpose(facts);
-    if on_purpose > 0 {
-        let reason = format!("{what}; {}", dropped_in_words(facts));
-        if on_purpose as f64 >= EXPLAINS * lost_at_first(facts) as f64 {
-            return (Fault::None, reason);
-        }
-        what = reason;
-    }
-    if let Some(ledger) = facts.ledger {
-        return loss_by_ledger(facts, ledger, &what);
-    }
-    if facts.upstream_lost > 0 {
-        let upstream = format!(
-            "the server's receiver reports say that {} packets were lost on the way up",
-            group(facts.upstream_lost)
-        );
-        if lost_upstream(facts) as f64 >= EXPLAINS * not_on_purpose(facts).unrecovered as f64 {
-            return (Fault::Publisher, format!("publisher: {what}; {upstream}"));
-        }
-        what = format!("{what}; {upstream}, which explains only a part");
-    }
-    // Sender reports know nothing of what we dropped ourselves.
-    if on_purpose == 0
-        && let Some((fault, proof)) = facts.senders.proof(facts.missing)
-    {
-        let whose = if fault == Fault::Server { "server" } else { "network" };
-        return (fault, format!("{whose}: {what}; {proof}; {}", alibi(facts)));
-    }
-    let reason = format!(
-        "unknown: {what}; {}, so server or network; {}",
-        alibi(facts),
-        facts.senders.wanting()
-    );
-    (Fault::Unknown, reason)
-}
-
-/// Packets lost in first transmission: what was only overtaken is missing, and was never lost. What
-/// was held back on purpose may have been repaired before it came, and is a duplicate then.
-fn lost_at_first(facts: &Facts) -> u64 {
-    let held_back = facts.injected.map_or(0, |injected| injected.reordered)
-        + facts.ledger.map_or(0, |ledger| ledger.reordered);
-    facts.missing.saturating_sub(facts.reordered.max(held_back))
-}
-
-/// Loss that was not done here.
-struct NotOnPurpose {
-    lost_at_first: u64,
-    unrecovered: u64,
-}
-
-fn not_on_purpose(facts: &Facts) -> NotOnPurpose {
-    let on_purpose = lost_on_purpose(facts);
-    NotOnPurpose {
-        lost_at_first: lost_at_first(facts).saturating_sub(on_purpose),
-        unrecovered: facts.unrecovered.saturating_sub(on_purpose),
-    }
-}
-
-/// Packets lost for good that losses upstream can explain: each is one at every subscriber that
-/// lost any; those that came late by retransmission are repaired there too.
-fn lost_upstream(facts: &Facts) -> u64 {
-    let upstream = facts.upstream_lost.max(facts.ledger.map_or(0, |ledger| ledger.upstream_lost));
-    upstream.saturating_mul(facts.subscribers_lossy)
-}
-
-/// Who lost packets for good, with the embedded SFU's own account of what it sent: whoever lost
-/// the largest part.
-fn loss_by_ledger(facts: &Facts, ledger: LedgerFacts, what: &str) -> (Fault, String) {
-    let lost = not_on_purpose(facts);
-    let upstream = lost_upstream(facts).min(lost.unrecovered);
-    // The SFU drops first transmissions. What was lost upstream for good is set against what is
-    // lost for good: the rest came up late, and so was missing at first and repaired.
-    let share = |part: u64, all: u64| part as f64 / all.max(1) as f64;
-    let inside = share(ledger.dropped + ledger.lost_inside, lost.lost_at_first);
-    let above = share(upstream, lost.unrecovered);
-    let behind = 1.0 - inside - above;
-    let mut parts = Vec::new();
-    if ledger.dropped > 0 {
-        parts.push(format!(
-            "the embedded SFU dropped {} packets and {} retransmissions on purpose (its ledger)",
-            group(ledger.dropped),
-            group(ledger.retransmits_dropped)
-        ));
-    }
-    if ledger.lost_inside > 0 {
-        parts.push(format!(
-            "the embedded SFU itself lost {} packets (send errors, full queues; its ledger)",
-            group(ledger.lost_inside)
-        ));
-    }
-    if upstream > 0 {
-        parts.push(format!(
-            "the server's receiver reports say that {} packets were lost on the way up ({} never \
-             reached the embedded SFU)",
-            group(facts.upstream_lost),
-            group(ledger.upstream_lost)
-        ));
-    }
-    parts.push(format!(
-        "the embedded SFU handed {} to its kernel (its ledger)",
-        group(ledger.packets_sent)
-    ));
-    let suspects = [
-        (inside, Fault::Server, "server"),
-        (above, Fault::Publisher, "publisher"),
-        (behind, Fault::Network, "network"),
-    ];
-    // Of equals the first.
-    let most = inside.max(above).max(behind);
-    let (explained, fault, whose) =
-        suspects.into_iter().find(|(explained, ..)| *explained >= most).unwrap_or(suspects[2]);
-    let mainly = if explained < EXPLAINS { ", mainly" } else { "" };
-    (fault, format!("{whose}{mainly}: {what}; {}; {}", parts.join("; "), alibi(facts)))
-}
-
-fn subscribers(count: u64) -> String {
-    match count {
-        1 => "1 subscriber".to_owned(),
-        count => format!("{} subscribers", group(count)),
-    }
-}
-
-/// Why it was not us.
-fn alibi(facts: &Facts) -> String {
-    let drops = match facts.kernel_drops {
-        0 => "none".to_owned(),
-        drops => format!("{} of {}", kernel_drops(facts), group(facts.datagrams_in + drops)),
-    };
-    let busiest = facts.workers.iter().map(|worker| worker.busy_ratio).reduce(f64::max);
-    let busiest = busiest.map_or(String::new(), |ratio| {
-        format!(", our workers were busy {:.0} % at most", ratio * 100.0)
-    });
-    format!("our kernel dropped {drops}{busiest}")
-}
-
-fn kernel_drops(facts: &Facts) -> String {
-    let about = if facts.drops_estimated { "about " } else { "" };
-    format!("{about}{}", group(facts.kernel_drops))
 }
 
 fn join_reason(facts: &Facts) -> String {
@@ -603,7 +408,7 @@ fn came_back(facts: &Facts) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Early, OnPurposeFacts, WorkerFacts};
+    use crate::facts::{Early, LedgerFacts, OnPurposeFacts, WorkerFacts};
     use crate::joins::LostJoins;
     use crate::senders::SenderFacts;
     use stampede_counters::ImpairCounters;
@@ -620,6 +425,7 @@ mod tests {
             received: 100_000,
             bounded_expected: 100_000,
             published: 10_000,
+            upstream_reported: 10_000,
             datagrams_in: 110_000,
             datagrams_out: 20_000,
             workers: vec![WorkerFacts {
@@ -813,6 +619,58 @@ mod tests {
         let (missing, repaired, unrecovered) = (174, 90, 84);
         let late = Facts { missing, repaired, unrecovered, upstream_lost: 12, ..with(late) };
         check(&late, Outcome::Pass, Fault::Publisher, "15 never reached the embedded SFU");
+    }
+
+    #[test]
+    fn what_an_sfu_had_no_room_for_when_it_came_is_its_own_loss() {
+        // Each is lost once at each of the seven.
+        let full = LedgerFacts {
+            packets_sent: 99_930,
+            upstream_lost: 10,
+            lost_inside: 12,
+            receive_drops: 12,
+            ..LedgerFacts::default()
+        };
+        let (missing, repaired, unrecovered) = (70, 0, 70);
+        let facts = Facts { missing, repaired, unrecovered, upstream_lost: 10, ..lossy() };
+        let facts = Facts { ledger: Some(full), ..facts };
+        check(&facts, Outcome::Pass, Fault::Server, "server: 70 of 100,000");
+        let elsewhere = LedgerFacts { lost_inside: 0, receive_drops: 0, ..full };
+        let facts = Facts { ledger: Some(elsewhere), ..facts };
+        check(&facts, Outcome::Pass, Fault::Publisher, "publisher: 70 of 100,000");
+    }
+
+    #[test]
+    fn what_came_too_late_is_put_down_to_who_lost_it_at_first() {
+        // The server got them when it asked again, and all it sent came.
+        let ledger = LedgerFacts { packets_sent: 100_000, ..LedgerFacts::default() };
+        let (missing, repaired, unrecovered) = (260, 250, 10);
+        let late = Facts { missing, repaired, unrecovered, late: 10, ..lossy() };
+        let late = Facts { sent_again: 26, ledger: Some(ledger), ..late };
+        check(&late, Outcome::Pass, Fault::Publisher, "10 of them came after the deadline");
+        check(&Facts { sent_again: 0, ..late.clone() }, Outcome::Pass, Fault::Network, "network: ");
+        // Half of them never came.
+        let half = Facts { late: 5, ..late };
+        check(&half, Outcome::Pass, Fault::Publisher, "publisher, mainly: ");
+    }
+
+    #[test]
+    fn a_server_can_t_send_what_it_never_got() {
+        let senders = SenderFacts {
+            streams: 10,
+            covered: 10,
+            sent: 99_000,
+            missing: 1_000,
+            never_sent: 950,
+            lost_behind: 0,
+        };
+        let facts = Facts { senders, ..lossy() };
+        check(&facts, Outcome::Pass, Fault::Server, "it never sent 950");
+        // What it got of the rest is not known.
+        let facts = Facts { upstream_reported: 8_999, ..facts };
+        check(&facts, Outcome::Pass, Fault::Unknown, "prove 950 never sent");
+        let foreign = Facts { publishers_joined: 0, published: 0, upstream_reported: 0, ..facts };
+        check(&foreign, Outcome::Pass, Fault::Unknown, "prove 950 never sent");
     }
 
     #[test]

@@ -200,6 +200,9 @@ fn host_section(report: &Report, host: &str) -> HostSection {
         seed: run.seed,
         machine: run.machine.clone(),
         verdict: report.verdict.clone(),
+        stampede_version: Some(run.stampede_version.clone()),
+        clock: None,
+        lost: None,
     }
 }
 
@@ -482,6 +485,21 @@ fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
         }
     }
     seconds
+}
+
+/// The same second of several hosts as one.
+pub fn second<'a>(hosts: impl Iterator<Item = &'a SeriesRow>) -> SeriesRow {
+    let mut sum = SeriesRow::default();
+    for own in hosts {
+        sum.t_s = sum.t_s.max(own.t_s);
+        sum.length_s = sum.length_s.max(own.length_s);
+        sum.planned.merge(&own.planned);
+        sum.joined.merge(&own.joined);
+        sum.interrupted.merge(&own.interrupted);
+        sum.subscribers.merge(&own.subscribers);
+        add(&mut sum, own, 1.0);
+    }
+    sum
 }
 
 /// Adds counts, and rates with this weight.

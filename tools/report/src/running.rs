@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, to_value};
 use stampede_counters::{JoinCounters, MediaCounters, PendingAt, RecoveryGroups, RunCounters};
 
@@ -27,7 +27,7 @@ pub fn at_the_end(key: &str) -> Option<&'static str> {
 }
 
 /// Watch time so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LiveWatch {
     /// Of video.
     pub video: WatchFigures,
@@ -39,8 +39,20 @@ pub struct LiveWatch {
     pub interrupted: u64,
 }
 
+impl LiveWatch {
+    /// Of several hosts.
+    pub fn merged<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        Self {
+            video: WatchFigures::merged(all.clone().map(|one| &one.video)),
+            audio: WatchFigures::merged(all.clone().map(|one| &one.audio)),
+            layers: LayersSection::merged(all.clone().map(|one| &one.layers)),
+            interrupted: all.fold(0, |sum, one| sum.saturating_add(one.interrupted)),
+        }
+    }
+}
+
 /// Joins so far: what [`JoinSection`](crate::types::JoinSection) has before the end, under its keys.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LiveJoins {
     /// Where participants stand, and what became of their tries.
     #[serde(flatten)]
@@ -51,6 +63,20 @@ pub struct LiveJoins {
     pub errors: BTreeMap<String, u64>,
     /// Most participants connected at one moment.
     pub peak: u64,
+}
+
+impl LiveJoins {
+    /// Adds another host's. Peaks of different moments don't add up: the sum is the most there can
+    /// have been.
+    pub fn merge(&mut self, other: &Self) {
+        self.counted.merge(&other.counted);
+        self.pending_at.merge(&other.pending_at);
+        for (kind, count) in &other.errors {
+            let sum = self.errors.entry(kind.clone()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        self.peak = self.peak.saturating_add(other.peak);
+    }
 }
 
 /// The figures now; `counted` is the sum over the workers.
@@ -159,6 +185,28 @@ mod tests {
         }
         let error = "video.interruptions.length_s.p50<2s abort".parse::<Thresholds>().unwrap_err();
         assert!(error.contains("known only at the end"), "{error}");
+    }
+
+    #[test]
+    fn what_goes_on_on_several_hosts_is_added_up() {
+        let joins = |joined, refused| LiveJoins {
+            counted: JoinCounters { requested: 9, joined, ..JoinCounters::default() },
+            errors: [("http_503".to_owned(), refused)].into(),
+            peak: joined,
+            ..LiveJoins::default()
+        };
+        let mut both = joins(3, 1);
+        both.merge(&joins(4, 2));
+        assert_eq!((both.counted.requested, both.counted.joined, both.peak), (18, 7, 7));
+        assert_eq!(both.errors["http_503"], 3);
+        let watched = |silent| LiveWatch {
+            video: crate::testing::watched(&[(10, silent)]),
+            interrupted: 1,
+            ..LiveWatch::default()
+        };
+        let watch = LiveWatch::merged([watched(4), watched(0)].iter());
+        assert_eq!((watch.video.watch_ratio, watch.interrupted), (Some(0.8), 2));
+        assert_eq!(watch.audio.watch_ratio, None, "of audio nothing is known");
     }
 
     #[test]

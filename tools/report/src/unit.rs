@@ -64,7 +64,7 @@ pub fn unit(key: &str) -> Unit {
 }
 
 /// Words of keys that are better lower.
-const LOWER: [&str; 20] = [
+const LOWER: [&str; 21] = [
     // Of recoveries.
     "ms",
     "interruptions",
@@ -82,6 +82,7 @@ const LOWER: [&str; 20] = [
     "errors",
     "phases_ms",
     "cpu_s",
+    "full_s",
     "cpu_cores",
     "cpu_ns_per_packet",
     "rss_bytes",

@@ -220,7 +220,7 @@ pub struct WatchSums {
     expected: Duration,
     played: Duration,
     short_gaps: Duration,
-    short_gaps_on_purpose: Duration,
+    short_gaps_by: [Duration; Cause::ALL.len()],
     lengths: Vec<Duration>,
     causes: BTreeMap<Cause, (u64, Duration)>,
     /// By subscriber: expected, played, interruptions.
@@ -233,7 +233,9 @@ impl WatchSums {
         self.expected += tally.expected;
         self.played += tally.played;
         self.short_gaps += tally.short_gaps;
-        self.short_gaps_on_purpose += tally.short_gaps_on_purpose;
+        for (sum, own) in self.short_gaps_by.iter_mut().zip(tally.short_gaps_by) {
+            *sum += own;
+        }
         let further = tally.further.iter().map(|(count, _)| count).sum::<u64>();
         let count = tally.interruptions.len() as u64 + further;
         for one in &tally.interruptions {
@@ -270,7 +272,7 @@ impl WatchSums {
             expected_s: Some(seconds(self.expected)),
             played_s: Some(seconds(self.played)),
             short_gaps_s: Some(seconds(self.short_gaps)),
-            short_gaps_on_purpose_s: Some(seconds(self.short_gaps_on_purpose)),
+            short_gaps_on_purpose_s: Some(seconds(self.short_gaps_by[Cause::OnPurpose as usize])),
             interruptions: Interruptions {
                 count: self.causes.values().map(|(count, _)| count).sum(),
                 subscribers: self.subscribers.values().filter(interrupted).count() as u64,

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
 use stampede_core::watch::{
-    Connection, Facts, Publishing, Rules, Seat, Stay, StreamCover, Tally, Timeline, TrackWatch,
+    Connection, Facts, Publishing, Rules, SPANS_MAX, Seat, Stay, StreamCover, Tally, Timeline,
+    TrackWatch,
 };
 use stampede_engine::{CoverNews, PeerId};
 use stampede_media::MediaClip;
@@ -26,7 +27,8 @@ use stampede_report::layers::LayerSums;
 use crate::joins::{ParticipantId, of_first_try};
 
 /// Most streams of one subscriber whose track nobody has named yet. News of further ones is
-/// dropped; a LiveKit server names every track in the offer that brings its stream.
+/// dropped; a LiveKit server names every track in the offer that brings its stream. Of each the newest
+/// [`SPANS_MAX`] spans are kept.
 const NAMELESS_MAX: usize = 64;
 /// Most rows of layers kept of such a stream; further ones are left out.
 const NAMELESS_LAYERS_MAX: usize = 256;
@@ -43,6 +45,9 @@ const STAYS_MAX: usize = 16;
 const EXCUSES_MAX: usize = 512;
 /// Most rooms in which a subscriber was before; the oldest is forgotten, with what was watched there.
 const FORMER_ROOMS_MAX: usize = 16;
+/// How long after a connection was lost what its owner then hears may still be about that: LiveKit
+/// holds a session for longer that lost its websocket.
+const EXPLAINED_WITHIN: Duration = Duration::from_secs(5);
 /// How a connection ended of who left as it was told to.
 const LEFT: &str = "left";
 /// Datagrams of a connection come seconds apart: it counts as cut off so long after the last one
@@ -280,6 +285,30 @@ impl Audience {
             for track in taken.tracks.iter_mut().flatten().filter(|track| track.paused) {
                 track.paused = false;
                 track.set_wanted(at);
+            }
+        }
+    }
+
+    /// Somebody on its way back was told why it lost its connection, which until then accused nobody:
+    /// that is the reason from the beginning. Nothing if it comes too late for that.
+    pub(crate) fn explained(
+        &mut self,
+        id: ParticipantId,
+        (room, identity): (&Rc<str>, &str),
+        at: Instant,
+        reason: &str,
+    ) {
+        if let Some(taken) = self.taken(id)
+            && let Some(Connection::Down { .. }) = taken.seat.connection.current()
+        {
+            let down = Connection::Down { reason: reason.into() };
+            explain(&mut taken.seat.connection, at, down);
+        }
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        for one in room.publications.iter_mut().filter(|one| one.publisher == identity) {
+            if let Some(Publishing::Vanished { muted, .. }) = one.timeline.current() {
+                let vanished = Publishing::Vanished { muted: *muted, reason: reason.into() };
+                explain(&mut one.timeline, at, vanished);
             }
         }
     }
@@ -782,6 +811,16 @@ impl Publication {
     }
 }
 
+/// Puts what is known by now in the place of what holds since a moment ago.
+fn explain<T: PartialEq>(timeline: &mut Timeline<T>, at: Instant, value: T) {
+    let since = timeline.moments().last();
+    if let Some(since) =
+        since.filter(|since| at.saturating_duration_since(*since) <= EXPLAINED_WITHIN)
+    {
+        timeline.set(since, value);
+    }
+}
+
 impl Taken {
     /// Puts the older half of its stays into sums.
     fn fold(&mut self, room: &Room, bounds: Bounds, begin: Instant) {
@@ -818,6 +857,8 @@ impl Taken {
         if let Some((at, _, waiting)) = known {
             let mut ended = std::mem::take(&mut waiting.ended);
             ended.extend(cover.ended.iter().copied());
+            // Of what has ended long ago the time reads as a gap.
+            ended.drain(..ended.len().saturating_sub(SPANS_MAX));
             let mut layers = std::mem::take(&mut waiting.layers);
             layers.extend(cover.layers.iter().copied());
             layers.truncate(NAMELESS_LAYERS_MAX);

@@ -19,9 +19,17 @@ pub(crate) struct RunClock {
 }
 
 impl RunClock {
-    /// The run starts now.
+    /// The run starts now, by this host's own clock.
     pub(crate) fn start() -> Self {
-        let started_at = SystemTime::now();
+        Self::start_ahead(0)
+    }
+
+    /// The run starts now, by a clock that is ahead of this host's by so much: of a run on several
+    /// hosts all wall times are by the coordinator's.
+    pub(crate) fn start_ahead(offset_ns: i64) -> Self {
+        let (own, offset) = (SystemTime::now(), Duration::from_nanos(offset_ns.unsigned_abs()));
+        let shifted = if offset_ns < 0 { own.checked_sub(offset) } else { own.checked_add(offset) };
+        let started_at = shifted.unwrap_or(own);
         let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
         Self { started: now(), started_at, started_unix_ns }
@@ -29,12 +37,17 @@ impl RunClock {
 
     /// How long the run has been going on.
     pub(crate) fn since_start(&self) -> Duration {
-        now().saturating_duration_since(self.started)
+        self.until(now())
+    }
+
+    /// How long the run had been going on at a monotonic moment; zero if that lies before.
+    pub(crate) fn until(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.started)
     }
 
     /// The wall clock stamp of a monotonic moment of this run.
     pub(crate) fn unix_ns(&self, at: Instant) -> u64 {
-        let since_ns = at.saturating_duration_since(self.started).as_nanos();
+        let since_ns = self.until(at).as_nanos();
         self.started_unix_ns.saturating_add(u64::try_from(since_ns).unwrap_or(u64::MAX))
     }
 
@@ -52,6 +65,18 @@ impl RunClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wall_times_are_by_the_clock_of_the_run() {
+        let own = SystemTime::now();
+        let ahead = RunClock::start_ahead(3_600_000_000_000);
+        let ahead_by = ahead.started_at.duration_since(own).unwrap();
+        assert!((3_600..3_700).contains(&ahead_by.as_secs()), "{ahead_by:?}");
+        let behind = RunClock::start_ahead(-3_600_000_000_000);
+        assert!(behind.started_at < own);
+        let since_epoch = behind.started_at.duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        assert_eq!(u128::from(behind.unix_ns(behind.started)), since_epoch);
+    }
 
     #[test]
     fn wall_stamps_are_set_against_the_monotonic_schedule() {

@@ -1,15 +1,19 @@
 //! What happens in which order: publishers, ramp, measured window, leave.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
+use stampede_hosts::messages::Point;
 use stampede_report::facts::Early;
 use stampede_report::threshold::Crossed;
 use stampede_report::types::Fault;
-use stampede_scenario::{Audience as AudiencePlan, ParticipantSpec, Participants, Scenario};
+use stampede_scenario::{
+    Audience as AudiencePlan, Part, ParticipantSpec, Participants, Places, Scenario,
+};
 use stampede_sfu::Ledger;
 use stampede_signaling::presence::Absence;
 use stampede_signaling::session::VideoSize;
@@ -46,6 +50,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct State {
     /// In a word.
     pub phase: Cell<Phase>,
+    /// When the measured window began, once it has.
+    pub begun: Cell<Option<Instant>>,
     /// When the measured window ends, once it has begun.
     pub ends: Cell<Option<Instant>>,
     /// The view may end.
@@ -108,15 +114,18 @@ impl Stop {
 impl Conductor<'_> {
     /// Plays it to its end.
     pub(crate) async fn play(&mut self, participants: Participants) -> Ending {
-        let Participants { publishers, participants, subscribers, rooms, .. } = participants;
+        let Participants { publishers, participants, subscribers, rooms, part, .. } = participants;
         let faults = self.scenario.faults.clone();
         let (cohorts, seed) = (self.scenario.cohorts.clone(), self.context.visits.1);
         self.faults = (!faults.is_empty()).then(|| Faults::new(faults, cohorts, seed, rooms));
         let mut measured = Measured { start: Some(Mark::now()), ..Measured::default() };
         let all = publishers.len() + participants.len() + subscribers.len();
         let mut tasks = Vec::with_capacity(all);
-        let parts = [publishers, participants, subscribers];
-        let stop = self.up(parts, &mut measured, &mut tasks).await.err();
+        let kinds = [publishers, participants, subscribers];
+        let part = part.unwrap_or_else(|| Part {
+            places: kinds.each_ref().map(|specs| Places::all(specs.len())),
+        });
+        let stop = self.up(kinds, part, &mut measured, &mut tasks).await.err();
         measured.end = Some(Mark::now());
         measured.connected = self.context.joins.borrow().connected();
         self.state.ends.set(None);
@@ -145,30 +154,34 @@ impl Conductor<'_> {
         Ending { measured, interrupted, ended_early, server_gone }
     }
 
-    /// Everything until it is time to leave. First come who only send, then who do both, then who only
-    /// receive.
+    /// Everything until it is time to leave. First come who only send, then who do both, then who
+    /// only receive.
     async fn up(
         &mut self,
-        parts: [Vec<ParticipantSpec>; 3],
+        kinds: [Vec<ParticipantSpec>; 3],
+        part: Part,
         measured: &mut Measured,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
-        let count = parts[0].len();
-        let [publishers, participants, subscribers] = parts.map(|specs| self.register(specs));
+        let count = kinds[0].len();
+        let [publishers, participants, subscribers] = kinds.map(|specs| self.register(specs));
+        let [publishing, both, subscribing] = part.places;
         self.state.phase.set(Phase::Publish);
-        self.ramp(publishers, &AudiencePlan::default(), tasks).await?;
+        self.ramp(publishers, &publishing, &AudiencePlan::default(), tasks).await?;
         self.until(PUBLISHERS_TIMEOUT, |joins| joins.publishers_settled(count)).await?;
+        self.meet(Point::Published).await?;
         if !participants.is_empty() {
             self.state.phase.set(Phase::Ramp);
             let plan = self.context.visits.0;
-            self.ramp(participants, &plan, tasks).await?;
+            self.ramp(participants, &both, &plan, tasks).await?;
         }
+        self.meet(Point::Ramp).await?;
         if !self.scenario.shape.stages.is_empty() {
-            return self.stages(subscribers, measured, tasks).await;
+            return self.stages(subscribers, &subscribing, measured, tasks).await;
         }
         self.state.phase.set(Phase::Ramp);
         let plan = self.context.visits.0;
-        self.ramp(subscribers, &plan, tasks).await?;
+        self.ramp(subscribers, &subscribing, &plan, tasks).await?;
         let own_video = self.own_video;
         self.until(JOINS_TIMEOUT, |joins| {
             joins.settled() && !(own_video && joins.waits_for_keyframes())
@@ -177,9 +190,23 @@ impl Conductor<'_> {
         if self.context.joins.borrow().all_over() {
             return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
         }
-        self.begin_measuring().await?;
-        measured.begin = Some(Mark::now());
+        self.meet(Point::Measure).await?;
+        self.begin_measuring(measured).await?;
         self.hold().await
+    }
+
+    /// Waits for the other hosts, if there are any.
+    async fn meet(&mut self, point: Point) -> Result<(), Stop> {
+        let Some(meeting) = self.context.meeting.clone() else { return Ok(()) };
+        let mut met = pin!(meeting.at(point));
+        loop {
+            self.check_health()?;
+            tokio::select! {
+                _ = &mut met => return Ok(()),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = signalled(&mut self.interrupted) => return Err(Stop::Signal),
+            }
+        }
     }
 
     /// Holds for `--duration`.
@@ -262,15 +289,17 @@ impl Conductor<'_> {
     async fn ramp(
         &mut self,
         participants: Vec<Participant>,
+        places: &Places,
         plan: &AudiencePlan,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
         let mut begin = now();
         let (rate, seed) = (self.scenario.joins_per_second, self.context.visits.1);
-        let arrivals = plan.arrivals(participants.len(), rate, seed);
-        for (mut participant, after) in participants.into_iter().zip(arrivals) {
+        // The schedule is of the whole run, whoever takes which part of it.
+        let arrivals = plan.arrivals(places.of, rate, seed);
+        for (mut participant, place) in participants.into_iter().zip(&places.at) {
             begin += self.paused().await?;
-            participant.scheduled = begin + after;
+            participant.scheduled = begin + arrivals.get(*place).copied().unwrap_or_default();
             self.watch_until(participant.scheduled).await?;
             self.start(participant, tasks);
         }
@@ -364,7 +393,7 @@ impl Conductor<'_> {
         }
     }
 
-    pub(super) async fn begin_measuring(&mut self) -> Result<(), Stop> {
+    pub(super) async fn begin_measuring(&mut self, measured: &mut Measured) -> Result<(), Stop> {
         if let Some(embedded) = self.embedded.as_mut() {
             let ledger = tokio::select! {
                 ledger = embedded.ledger() => ledger,
@@ -388,6 +417,9 @@ impl Conductor<'_> {
                         let played = faults.play(Rc::clone(&self.context), begin, window);
                         self.fault_task = Some(tokio::task::spawn_local(played));
                     }
+                    let mark = Mark::now();
+                    self.state.begun.set(Some(mark.at));
+                    measured.begin = Some(mark);
                     return Ok(());
                 }
             }
@@ -409,6 +441,12 @@ impl Conductor<'_> {
                     break;
                 }
                 tokio::time::sleep(LOOK_EVERY / 4).await;
+            }
+            if leaving == Leaving::Subscribers
+                && let Some(meeting) = self.context.meeting.clone()
+            {
+                let met = meeting.at(Point::SubscribersLeft);
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, met).await;
             }
         }
     }

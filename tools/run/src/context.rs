@@ -24,6 +24,7 @@ use crate::recoveries::Recoveries;
 use crate::routes::Routes;
 use crate::signalled::Signalled;
 use crate::target::Target;
+use crate::together::Meeting;
 use crate::turn_servers::TurnServers;
 
 /// Waits for the first signal.
@@ -99,6 +100,10 @@ pub(crate) struct Context {
     pub visits: (AudiencePlan, u64),
     /// The identities of this run's participants.
     pub own: Arc<OwnIdentities>,
+    /// Those of them whose stamps can be set against this host's clock.
+    pub stamps: Arc<OwnIdentities>,
+    /// Where the hosts of a run wait for each other, if there are several.
+    pub meeting: Option<Meeting>,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
     /// Longest signalling message taken of the server.
@@ -142,6 +147,8 @@ impl Context {
             jitter: RefCell::new(seeded(settings.seed, "reconnect jitter")),
             visits: (settings.visits, settings.seed),
             own: settings.own,
+            stamps: settings.stamps,
+            meeting: settings.meeting,
             obey_dynacast: settings.obey_dynacast,
             message_bytes_max: settings.message_bytes_max,
             signalled: RefCell::default(),
@@ -237,6 +244,10 @@ pub(crate) struct Settings {
     pub seed: u64,
     /// The identities of this run's participants.
     pub own: Arc<OwnIdentities>,
+    /// Those of them whose stamps can be set against this host's clock.
+    pub stamps: Arc<OwnIdentities>,
+    /// Where the hosts of a run wait for each other, if there are several.
+    pub meeting: Option<Meeting>,
     /// Publishers stop sending layers that nobody wants.
     pub obey_dynacast: bool,
     /// Longest signalling message taken of the server.

@@ -88,7 +88,7 @@ impl RunData {
             id: prepared.run_id.clone(),
             room: prepared.participants.room_base.clone(),
             seed: prepared.seed,
-            clock: RunClock::start(),
+            clock: RunClock::start_ahead(prepared.clock_offset_ns()),
             url: None,
             local: false,
             duration: Duration::ZERO,

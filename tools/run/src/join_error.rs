@@ -55,10 +55,12 @@ impl JoinError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::Signalling(kind) if kind.is_flood() => ErrorClass::Flooded,
+            Self::Signalling(ErrorKind::ServerAskedResume) => ErrorClass::MediaLost,
             Self::Signalling(kind) if kind.is_ended_by_server() => ErrorClass::EndedByServer,
             Self::Signalling(kind) if kind.is_refusal() => ErrorClass::Refused,
             Self::Signalling(kind) if kind.is_shortage() => ErrorClass::NoResources,
             Self::Signalling(ErrorKind::PingTimeout) => ErrorClass::Unanswered,
+            Self::Signalling(ErrorKind::Refused) => ErrorClass::NobodyListens,
             Self::Signalling(kind) if kind.is_signalling_lost() => ErrorClass::SignallingLost,
             Self::Signalling(_) | Self::BadToken | Self::MediaTimeout | Self::Subscription(_) => {
                 ErrorClass::Other
@@ -109,12 +111,13 @@ mod tests {
             (ErrorKind::PublishRefused, ErrorClass::Refused),
             (ErrorKind::Closed(1001.into()), ErrorClass::EndedByServer),
             (ErrorKind::ServerAskedReconnect, ErrorClass::EndedByServer),
+            (ErrorKind::ServerAskedResume, ErrorClass::MediaLost),
             (ErrorKind::Closed(1006.into()), ErrorClass::SignallingLost),
             (ErrorKind::SignalLost, ErrorClass::SignallingLost),
             (ErrorKind::PingTimeout, ErrorClass::Unanswered),
             (ErrorKind::ServerFlooded(Flooded::Offers), ErrorClass::Flooded),
             (ErrorKind::LocalResources, ErrorClass::NoResources),
-            (ErrorKind::Refused, ErrorClass::Other),
+            (ErrorKind::Refused, ErrorClass::NobodyListens),
         ] {
             assert_eq!(JoinError::from(kind).class(), class, "{kind}");
             assert_eq!(JoinError::from(kind).key(), kind.key());

@@ -793,6 +793,18 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(5);
 
     #[test]
+    fn so_many_error_texts_are_kept_each_of_so_many_characters() {
+        let mut joins = Joins::default();
+        let kind = |number: usize| format!("kind-{number}");
+        joins.error_texts = (1..ERROR_TEXTS_MAX).map(|n| (kind(n), String::new())).collect();
+        joins.said(&ErrorKind::MediaLost.into(), &"x".repeat(ERROR_TEXT_CHARS_MAX + 1));
+        joins.said(&ErrorKind::Dns.into(), "one too many");
+        joins.said(&ErrorKind::MediaLost.into(), "another of the same kind");
+        assert_eq!(joins.error_texts.len(), ERROR_TEXTS_MAX);
+        assert_eq!(joins.error_texts["media_lost"], "x".repeat(ERROR_TEXT_CHARS_MAX));
+    }
+
+    #[test]
     fn a_join_counts_once_and_its_first_times_only() {
         let mut joins = Joins::default();
         let id = joins.register(false);

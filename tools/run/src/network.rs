@@ -30,14 +30,15 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads the certificates and the environment, as far as what is to be reached needs them.
+    /// Reads the certificates and the environment, as far as what is to be reached needs them: the
+    /// server, and `others`.
     ///
     /// # Errors
     /// Exit code 104: what can't be read or used.
     pub(crate) fn open(
         spec: &NetworkSpec,
         server: Option<&ServerUrl>,
-        metrics: &[reqwest::Url],
+        others: &[&reqwest::Url],
         transport: Transport,
     ) -> Result<Self, Failure> {
         let environment = |name: &str| std::env::var_os(name);
@@ -47,11 +48,11 @@ impl Network {
         }
         .map_err(Failure::config)?;
         let proxy = server.map_or(Ok(None), |url| proxies.of(url)).map_err(Failure::config)?;
-        for url in metrics {
+        for url in others {
             proxies.of_http(url).map_err(Failure::config)?;
         }
         let secure = server.is_some_and(ServerUrl::is_secure)
-            || metrics.iter().any(|url| url.scheme() == "https");
+            || others.iter().any(|url| url.scheme() == "https");
         let tls = match &spec.ca {
             Some(file) => {
                 let bad = |why: String| Failure::config(format!("--ca {}: {why}", file.display()));
@@ -72,6 +73,12 @@ impl Network {
             None => TlsSetup::new().map_err(Failure::other)?,
         };
         Ok(Self { tls, proxies, proxy, dial: None })
+    }
+
+    /// An HTTP client that trusts and goes by what this says, and follows no redirects. Set its
+    /// timeouts.
+    pub fn http_client(&self) -> reqwest::ClientBuilder {
+        self.tls.http_client(&self.proxies)
     }
 
     /// Asks a server whether it is still there.

@@ -40,8 +40,8 @@ const BLAMES_MAX: usize = 16;
 /// How long a peer may take to make its first offer: a worker that is so far behind measures nothing.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before what found the worker's mailbox full is tried again, and how often.
-const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
-const MAILBOX_TRIES: usize = 200;
+pub(crate) const MAILBOX_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const MAILBOX_TRIES: usize = 200;
 
 /// Who joins, and as what.
 pub(crate) struct Participant {
@@ -112,6 +112,8 @@ struct Life {
     joined: bool,
     /// Tries to come back since it last stood.
     tried: u32,
+    /// It is known whose fault it is that it does not stand.
+    explained: Cell<bool>,
     /// What was done to it on purpose, the latest last, and until when a break is put down to it.
     blames: Vec<(Order, Instant)>,
     /// What was asked of the server that breaks its next way back as soon as that stands, and until
@@ -137,6 +139,7 @@ impl Life {
             token: None,
             joined: false,
             tried: 0,
+            explained: Cell::new(false),
             blames: Vec::new(),
             trap: None,
             dark_until: None,
@@ -367,7 +370,7 @@ enum Next {
 
 /// Enters a join that failed.
 fn retry_after(context: &Context, participant: &Participant, life: &Life, broken: &Broken) -> Next {
-    gone(context, participant, life, now(), Some(&broken.why.key()));
+    gone(context, participant, life, now(), Some(&broken.why));
     context.joins.borrow_mut().broke(participant.id, &broken.why);
     match broken.retryable && participant.tries.get() <= context.retry {
         true => Next::After(context.retry_sleep),
@@ -392,7 +395,7 @@ fn return_after(
         return Next::Over { gave_up: false };
     }
     let at = now();
-    gone(context, participant, life, at, Some(&broken.why.key()));
+    gone(context, participant, life, at, Some(&broken.why));
     let mut recoveries = context.recoveries.borrow_mut();
     recoveries.failed(id);
     let pause = match broken.back {
@@ -446,19 +449,26 @@ fn gone(
     participant: &Participant,
     life: &Life,
     at: Instant,
-    broke: Option<&str>,
+    broke: Option<&JoinError>,
 ) {
-    context.signalled.borrow_mut().absent(participant.id);
+    let id = participant.id;
+    context.signalled.borrow_mut().absent(id);
     let mut audience = context.audience.borrow_mut();
+    let reason = broke.map(JoinError::key);
     if participant.spec.publishes() {
-        audience.publisher_gone(&life.room, &participant.spec.identity, at, broke);
+        audience.publisher_gone(&life.room, &participant.spec.identity, at, reason.as_deref());
     }
-    if !participant.spec.receives() {
-        return;
+    if participant.spec.receives() {
+        match &reason {
+            Some(reason) => audience.disconnected(id, at, reason),
+            None => audience.left(id, at),
+        }
     }
-    match broke {
-        Some(reason) => audience.disconnected(participant.id, at, reason),
-        None => audience.left(participant.id, at),
+    if let (Some(why), Some(reason)) = (broke, reason)
+        && why.class().tells()
+        && !life.explained.replace(true)
+    {
+        audience.explained(id, (&life.room, &participant.spec.identity), at, &reason);
     }
 }
 
@@ -622,9 +632,7 @@ async fn attend(
     // From here on nothing is expected of the server, or nothing can be had of it.
     match &end {
         SessionEnd::Left | SessionEnd::Rejoins(_) => gone(context, participant, life, now(), None),
-        SessionEnd::Broke(broken) => {
-            gone(context, participant, life, now(), Some(&broken.why.key()))
-        }
+        SessionEnd::Broke(broken) => gone(context, participant, life, now(), Some(&broken.why)),
     }
     peers.leave(context);
     context.joins.borrow_mut().session_ended(connection.session().counters());

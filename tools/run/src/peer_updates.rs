@@ -16,6 +16,7 @@ const PACKET_TRAILER_PROTOCOL: i32 = 17;
 /// What one participant's peer has to know.
 pub(super) struct PeerUpdates {
     own: Arc<OwnIdentities>,
+    stamps: Arc<OwnIdentities>,
     obey_dynacast: bool,
     publishes: bool,
     /// Who alone is called.
@@ -28,13 +29,19 @@ pub(super) struct PeerUpdates {
 
 impl PeerUpdates {
     /// `own` are the identities of this run's participants.
-    pub(super) fn new(own: Arc<OwnIdentities>, obey_dynacast: bool, tracks: &[LocalTrack]) -> Self {
+    /// `stamps` are those whose stamps can be set against this host's clock.
+    pub(super) fn new(
+        [own, stamps]: [Arc<OwnIdentities>; 2],
+        obey_dynacast: bool,
+        tracks: &[LocalTrack],
+    ) -> Self {
         let backup = |track: &LocalTrack| {
             track.backup.as_ref().map(|backup| (track.cid.clone(), backup.codec.clone()))
         };
         let backups = tracks.iter().filter_map(backup).collect();
         Self {
             own,
+            stamps,
             obey_dynacast,
             publishes: !tracks.is_empty(),
             callee: None,
@@ -63,8 +70,9 @@ impl PeerUpdates {
                 .then_some(PeerUpdate::PacketTrailer),
             SessionEvent::TrackAvailable(track) => Some(PeerUpdate::Track {
                 track_id: track.sid.clone(),
-                // Only this process's publishers: another host's clock is another clock.
-                same_clock: self.own.has(&track.publisher_identity),
+                // Only this run's publishers: another host's clock is another clock, unless it is known
+                // how far off it is.
+                same_clock: self.stamps.has(&track.publisher_identity),
                 muted: track.muted,
             }),
             SessionEvent::TrackMuted { sid, muted } => {
@@ -166,7 +174,7 @@ mod tests {
             })),
         };
         let own = OwnIdentities::prefixed("stampede-ab-pub-".to_owned()).into();
-        PeerUpdates::new(own, true, &[track])
+        PeerUpdates::new([Arc::clone(&own), own], true, &[track])
     }
 
     #[test]

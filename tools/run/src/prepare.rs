@@ -5,12 +5,16 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use reqwest::Url;
 use stampede_engine::{Engine, EngineOptions};
 use stampede_output::files;
 use stampede_report::Failure;
 #[cfg(any(test, feature = "testing"))]
 use stampede_scenario::NetworkSpec;
-use stampede_scenario::{Clips, Participants, Scenario, Server, Target, token_lines};
+use stampede_scenario::{
+    Clips, OtlpUrl, OwnIdentities, Participants, Scenario, Server, Target, packet_ring_bytes,
+    token_lines,
+};
 use stampede_signaling::rooms::{RoomClient, RoomError, RoomOptions};
 use stampede_signaling::{ApiCredentials, ServerUrl};
 
@@ -21,6 +25,7 @@ use crate::join_error::JoinError;
 use crate::network::Network;
 use crate::preflight::cores::{self, CoreSplit, CoresAsked};
 use crate::preflight::{self, Needs, State};
+use crate::together::Together;
 
 /// Characters of a run's name.
 const RUN_ID_CHARS: usize = 8;
@@ -44,17 +49,41 @@ pub struct Prepared {
     pub notices: Vec<String>,
     /// Cores allowed.
     pub(crate) cpus: usize,
-    /// How the server and its metrics are reached.
-    pub(crate) network: Network,
+    /// How the server, its metrics and who is told metrics are reached.
+    pub network: Network,
     /// Where the peers' first sockets are bound: a guess, before the server's candidates are known.
     pub(crate) local_ip: IpAddr,
     /// Of the server that was given, or of the proxy on the way to it, resolved before the runtime
     /// starts: a lookup blocks.
     pub(crate) addresses: Option<Arc<[SocketAddr]>>,
     /// Name of the run.
-    pub(crate) run_id: String,
+    pub run_id: String,
     /// Seed in force.
     pub(crate) seed: u64,
+    /// Most peer connections at one time.
+    pub(crate) connections: usize,
+    /// The other hosts, if others take part.
+    pub(crate) together: Option<Together>,
+}
+
+impl Prepared {
+    /// The run's clock less this host's.
+    pub(crate) fn clock_offset_ns(&self) -> i64 {
+        self.together.as_ref().map_or(0, |together| together.clock.offset_ns)
+    }
+
+    /// Whose stamps can be set against this host's clock.
+    pub(crate) fn comparable(&self) -> Arc<OwnIdentities> {
+        match &self.together {
+            Some(together) => together.comparable(&self.participants),
+            None => Arc::clone(&self.participants.own),
+        }
+    }
+
+    /// How many participants are this host's.
+    pub fn participants_here(&self) -> usize {
+        self.participants.count()
+    }
 }
 
 /// Why a run can't start.
@@ -90,20 +119,37 @@ pub(crate) enum PrepareError {
 /// # Errors
 /// Exit code 104: what can't be used, with the number needed and the command that gives it.
 pub fn prepare(scenario: Scenario) -> Result<Prepared, Refused> {
+    prepare_with(scenario, None)
+}
+
+/// The same for this host's part of a run that several make: `scenario` is the whole run's.
+///
+/// # Errors
+/// The same.
+pub fn prepare_part(scenario: Scenario, together: Together) -> Result<Prepared, Refused> {
+    prepare_with(scenario, Some(together))
+}
+
+fn prepare_with(scenario: Scenario, together: Option<Together>) -> Result<Prepared, Refused> {
     let mut notices = Vec::new();
-    match prepare_telling(scenario, &mut notices) {
+    match prepare_telling(scenario, together, &mut notices) {
         Ok(prepared) => Ok(Prepared { notices, ..prepared }),
         Err(failure) => Err(Refused { failure, notices }),
     }
 }
 
-fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prepared, Failure> {
+fn prepare_telling(
+    scenario: Scenario,
+    together: Option<Together>,
+    notices: &mut Vec<String>,
+) -> Result<Prepared, Failure> {
     let server = match &scenario.target {
         Target::Embedded(_) => None,
         Target::Server(server) => Some(&server.url),
     };
-    let network =
-        Network::open(&scenario.network, server, &scenario.server_metrics, scenario.transport)?;
+    let others: Vec<&Url> =
+        scenario.server_metrics.iter().chain(scenario.otlp.as_ref().map(OtlpUrl::url)).collect();
+    let network = Network::open(&scenario.network, server, &others, scenario.transport)?;
     notices.extend(network.notice());
     if let Target::Server(server) = &scenario.target
         && let Some(warning) = server.credentials.as_ref().and_then(ApiCredentials::warning)
@@ -111,23 +157,14 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
         tracing::info!("{warning}");
     }
     let clips = clips::open(&scenario, notices)?;
-    if let Some(record) = &scenario.record {
-        folder("--record", &record.dir)?;
-    }
-    if let Some(capture) = &scenario.capture {
-        folder("--capture", &capture.dir)?;
-    }
+    folders(&scenario)?;
     let allowed = preflight::allowed_cores()?;
     let (embedded, embedded_cores) = match &scenario.target {
         Target::Embedded(embedded) => (true, embedded.cores.as_ref()),
         Target::Server(_) => (false, None),
     };
-    let asked = CoresAsked {
-        cores: scenario.cores.as_ref(),
-        workers: scenario.workers,
-        embedded,
-        embedded_cores,
-    };
+    let (workers, asked) = (scenario.workers, scenario.cores.as_ref());
+    let asked = CoresAsked { cores: asked, workers, embedded, embedded_cores };
     let cores = cores::split(&allowed, asked).map_err(Failure::config)?;
     let (addresses, local_ip) = match server {
         None => (None, IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -136,13 +173,30 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
             (Some(addresses), local_ip)
         }
     };
-    let backend = check_machine(&scenario, embedded, local_ip, cores.workers, notices)?;
-    let mut run_id = random_hex()?;
-    let random_seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
-    run_id.truncate(RUN_ID_CHARS);
+    let (mut run_id, random_seed) = new_run()?;
+    if let Some(together) = &together {
+        run_id.clone_from(&together.run_id);
+    }
     let seed = scenario.seed.unwrap_or(random_seed);
     let mut participants = Participants::new(&scenario, &clips, &run_id, seed);
+    let keeps = together.as_ref().map(|together| together.keeps(&participants));
+    let own = keeps.as_ref().map(|keeps| keeps.iter().filter(|kept| **kept).count());
+    let connections = own.map_or(usize::MAX, |own| 2 * own).min(scenario.connections_peak());
+    let needs = Needs {
+        participants: own.unwrap_or(usize::MAX).min(scenario.participants_peak()),
+        connections,
+        embedded,
+        backend: scenario.backend,
+        local_ip,
+        receive_buffer_bytes: scenario.receive_buffer_bytes,
+        packet_ring_bytes: ring_bytes(&scenario, connections, cores.workers),
+        workers: cores.workers,
+    };
+    let backend = check_machine(&needs, notices)?;
     hand_out_tokens(&scenario, &mut participants, notices)?;
+    if let Some(keeps) = keeps {
+        participants.keep(&keeps);
+    }
     Ok(Prepared {
         scenario,
         clips,
@@ -156,7 +210,23 @@ fn prepare_telling(scenario: Scenario, notices: &mut Vec<String>) -> Result<Prep
         addresses,
         run_id,
         seed,
+        connections,
+        together,
     })
+}
+
+/// A new run's name, and its seed where none is given.
+fn new_run() -> Result<(String, u64), Failure> {
+    let mut run_id = random_hex()?;
+    let seed = u64::from_str_radix(&run_id[RUN_ID_CHARS..RUN_ID_CHARS + 8], 16).unwrap_or(1);
+    run_id.truncate(RUN_ID_CHARS);
+    Ok((run_id, seed))
+}
+
+/// Memory of each worker's packet ring, for so many peers of all workers.
+fn ring_bytes(scenario: &Scenario, connections: usize, workers: usize) -> usize {
+    let each = connections.div_ceil(workers.max(1));
+    scenario.packet_ring_bytes.unwrap_or_else(|| packet_ring_bytes(each))
 }
 
 /// Reads the tokens that others have made, if there are any.
@@ -187,6 +257,17 @@ fn hand_out_tokens(
     Ok(())
 }
 
+/// Makes the folders that the run writes to.
+fn folders(scenario: &Scenario) -> Result<(), Failure> {
+    if let Some(record) = &scenario.record {
+        folder("--record", &record.dir)?;
+    }
+    if let Some(capture) = &scenario.capture {
+        folder("--capture", &capture.dir)?;
+    }
+    Ok(())
+}
+
 /// Makes a folder that can be written to, whatever is there already.
 fn folder(flag: &str, dir: &Path) -> Result<(), Failure> {
     let failed = |what: &str, error: std::io::Error| {
@@ -198,22 +279,10 @@ fn folder(flag: &str, dir: &Path) -> Result<(), Failure> {
 
 /// Also what the UDP backend is called.
 fn check_machine(
-    scenario: &Scenario,
-    embedded: bool,
-    local_ip: IpAddr,
-    workers: usize,
+    needs: &Needs,
     notices: &mut Vec<String>,
 ) -> Result<Option<&'static str>, Failure> {
-    let (checks, backend) = preflight::check(&Needs {
-        participants: scenario.participants_peak(),
-        connections: scenario.connections_peak(),
-        embedded,
-        backend: scenario.backend,
-        local_ip,
-        receive_buffer_bytes: scenario.receive_buffer_bytes,
-        packet_ring_bytes: scenario.packet_ring_bytes_of(workers),
-        workers,
-    });
+    let (checks, backend) = preflight::check(needs);
     preflight::verdict(&checks)?;
     for check in &checks {
         let word = match check.state {
@@ -317,14 +386,14 @@ pub(crate) async fn rooms(
 pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
     let (scenario, cores) = (&prepared.scenario, &prepared.cores);
     let defaults = EngineOptions::default();
-    let each = scenario.connections_peak().div_ceil(cores.workers.max(1));
+    let each = prepared.connections.div_ceil(cores.workers.max(1));
     let capture = scenario.capture.as_ref();
     Engine::start(EngineOptions {
         workers: cores.workers,
         cores: cores.worker_cores.clone(),
         backend: preflight::backend_choice(scenario.backend),
         receive_buffer_bytes: scenario.receive_buffer_bytes,
-        packet_ring_bytes_max: scenario.packet_ring_bytes_of(cores.workers),
+        packet_ring_bytes_max: ring_bytes(scenario, prepared.connections, cores.workers),
         playout_deadline: scenario.playout_deadline,
         feedback: scenario.feedback,
         feedback_of_cohorts: scenario.cohorts.all().iter().map(|c| c.feedback).collect(),
@@ -340,7 +409,11 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
             .iter()
             .map(|cohort| cohort.impair.as_ref().map(|cause| cause.spec.clone()))
             .collect(),
-        seed: prepared.seed,
+        seed: match &prepared.together {
+            Some(together) => together.seed(prepared.seed),
+            None => prepared.seed,
+        },
+        clock_offset_ns: prepared.clock_offset_ns(),
         recording_dir: scenario.record.as_ref().map(|record| record.dir.clone()),
         ..defaults
     })
@@ -374,6 +447,8 @@ impl Prepared {
             addresses: None,
             run_id: "test".to_owned(),
             seed: scenario.seed.unwrap_or(1),
+            connections: scenario.connections_peak(),
+            together: None,
             scenario,
         }
     }
@@ -382,6 +457,25 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_tokens_that_is_too_long_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        // Nothing of it is on the disk.
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(TOKEN_FILE_BYTES_MAX + 1).unwrap();
+        let scenario = Scenario::new(stampede_scenario::Draft {
+            url: Some("ws://server.invalid".to_owned()),
+            token_file: Some(path),
+            ..Default::default()
+        });
+        let scenario = scenario.unwrap();
+        let mut participants = Participants::new(&scenario, &Clips::default(), "test", 1);
+        let refused = hand_out_tokens(&scenario, &mut participants, &mut Vec::new()).unwrap_err();
+        let said = "has 1073741825 bytes, more than 1073741824";
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
 
     #[test]
     fn the_way_to_loopback_begins_on_loopback() {

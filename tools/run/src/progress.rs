@@ -2,16 +2,23 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use stampede_counters::{GeneratorCounters, RecoveryGroups, RunCounters};
-use stampede_engine::{PeerLine, WorkerSnapshot};
+use stampede_engine::{PeerLine, WorkerReport, WorkerSnapshot};
+use stampede_report::merge;
 use stampede_report::running::{LiveJoins, LiveWatch};
+use stampede_report::threshold::Crossed;
 use stampede_report::types::SeriesRow;
 use tokio::sync::{Notify, watch};
 
+use crate::data::RunData;
+use crate::viewers::Viewers;
+
 /// What a run is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
     /// Nobody has been started.
     #[default]
@@ -47,13 +54,15 @@ impl Phase {
     }
 }
 
-/// The state of a run.
-#[derive(Debug, Clone, Default)]
+/// The state of a run, or of a host's part of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// What it is doing.
     pub phase: Phase,
     /// The ramp is paused by the user.
     pub paused: bool,
+    /// When the run started, by the wall clock; `None` before.
+    pub started_at: Option<SystemTime>,
     /// Since the start of the run.
     pub elapsed: Duration,
     /// Left of the measured window, if it has begun.
@@ -72,16 +81,85 @@ pub struct Progress {
     pub subscribers: usize,
     /// The latest second.
     pub second: SeriesRow,
+    /// When what the workers count began, since the start of the run: with it, and anew with the
+    /// measured window.
+    pub counted_since: Duration,
     /// Everything the workers counted since the measured window began.
     pub counters: RunCounters,
     /// The workers.
     pub workers: Vec<WorkerProgress>,
-    /// The workers' worst peers.
+    /// The workers' worst peers; no other host is told of them.
+    #[serde(skip)]
     pub worst: Vec<PeerLine>,
 }
 
+impl Progress {
+    /// The state of a run that several hosts make: that of the slowest of them, and the sums.
+    pub fn of_hosts(hosts: &[Self]) -> Self {
+        let mut whole = Self {
+            phase: hosts.iter().map(|host| host.phase).min().unwrap_or_default(),
+            started_at: hosts.iter().filter_map(|host| host.started_at).min(),
+            counted_since: hosts.iter().map(|host| host.counted_since).max().unwrap_or_default(),
+            left: hosts.iter().filter_map(|host| host.left).max(),
+            watch: LiveWatch::merged(hosts.iter().map(|host| &host.watch)),
+            second: merge::second(hosts.iter().map(|host| &host.second)),
+            ..Self::default()
+        };
+        for host in hosts {
+            whole.paused |= host.paused;
+            whole.elapsed = whole.elapsed.max(host.elapsed);
+            whole.connected += host.connected;
+            whole.joins.merge(&host.joins);
+            whole.recoveries.merge(&host.recoveries);
+            whole.subscribers += host.subscribers;
+            whole.counters.merge(&host.counters);
+            // Each with a number of its own.
+            let number = whole.workers.len();
+            let workers = host.workers.iter().enumerate();
+            whole.workers.extend(
+                workers
+                    .map(|(own, worker)| WorkerProgress { worker: number + own, ..worker.clone() }),
+            );
+            for (kind, count) in &host.errors {
+                match whole.errors.iter_mut().find(|(known, _)| known == kind) {
+                    Some((_, sum)) => *sum = sum.saturating_add(*count),
+                    None => whole.errors.push((kind.clone(), *count)),
+                }
+            }
+        }
+        whole.errors.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        whole
+    }
+
+    /// The state of a run that is over: what its report says.
+    pub fn at_the_end(data: &RunData) -> Self {
+        let workers = data.engine.as_ref().map_or(&[][..], |engine| &engine.workers);
+        let mut counters = RunCounters::default();
+        workers.iter().for_each(|worker| counters.merge(&worker.counted));
+        Self {
+            phase: Phase::Leave,
+            started_at: Some(data.clock.started_at),
+            elapsed: data.duration,
+            connected: data.joins.connected(),
+            joins: data.joins.live(),
+            recoveries: data.recoveries.counted(),
+            errors: data.joins.errors(),
+            watch: Viewers::of(data).live(),
+            subscribers: data.scenario.shape.receivers_peak(),
+            second: data.series.last().cloned().unwrap_or_default(),
+            counted_since: data
+                .measured
+                .begin
+                .map_or(Duration::ZERO, |mark| data.clock.until(mark.at)),
+            counters,
+            workers: workers.iter().map(WorkerProgress::at_the_end).collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A worker: its last second, and its counts since the measured window began.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct WorkerProgress {
     /// Which.
     pub worker: usize,
@@ -119,6 +197,22 @@ impl WorkerProgress {
             counted: snapshot.counted.generator,
         }
     }
+
+    /// Of a worker that has ended.
+    fn at_the_end(report: &WorkerReport) -> Self {
+        let second = &report.last.second;
+        Self {
+            worker: report.worker,
+            core: report.core,
+            peers: 0,
+            busy_ratio: second.busy_ratio,
+            lateness_max: second.lateness_max,
+            packets_in: second.datagrams_in,
+            packets_out: second.datagrams_out,
+            cpu: report.health.cpu,
+            counted: report.counted.generator,
+        }
+    }
 }
 
 /// Where the state of a run is shown.
@@ -139,6 +233,7 @@ pub struct Controls {
     interrupt: watch::Sender<bool>,
     paused: AtomicBool,
     capture: AtomicBool,
+    crossed: Mutex<Option<Crossed>>,
     /// Woken by whatever is to be shown at once.
     pub changed: Notify,
 }
@@ -149,6 +244,7 @@ impl Default for Controls {
             interrupt: watch::Sender::new(false),
             paused: AtomicBool::new(false),
             capture: AtomicBool::new(false),
+            crossed: Mutex::new(None),
             changed: Notify::new(),
         }
     }
@@ -182,6 +278,17 @@ impl Controls {
         self.changed.notify_one();
     }
 
+    /// Ends the run because a threshold on more than this host was crossed.
+    pub fn cross(&self, crossed: Crossed) {
+        *self.crossed.lock().unwrap_or_else(PoisonError::into_inner) = Some(crossed);
+        self.changed.notify_one();
+    }
+
+    /// What was crossed since the last call.
+    pub(crate) fn take_crossed(&self) -> Option<Crossed> {
+        self.crossed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Asks the flight recorder for what it has.
     pub fn want_capture(&self) {
         self.capture.store(true, Ordering::Relaxed);
@@ -191,5 +298,35 @@ impl Controls {
     /// True if it was asked for since the last call.
     pub fn take_capture(&self) -> bool {
         self.capture.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_hosts_are_as_far_as_the_slowest_and_as_many_as_all() {
+        let host = |phase, joined, refused| Progress {
+            phase,
+            elapsed: Duration::from_secs(joined),
+            connected: joined as usize,
+            joins: LiveJoins { peak: joined, ..LiveJoins::default() },
+            errors: vec![("dns".to_owned(), 1), ("http_503".to_owned(), refused)],
+            second: SeriesRow { t_s: 3.0, packets_in: 10 * joined, ..SeriesRow::default() },
+            workers: vec![WorkerProgress { worker: 0, peers: 7, ..WorkerProgress::default() }],
+            ..Progress::default()
+        };
+        let hosts = [host(Phase::Hold, 4, 5), host(Phase::Ramp, 3, 0)];
+        // As it crosses the network.
+        let sent = serde_json::to_string(&hosts[0]).unwrap();
+        let come: Progress = serde_json::from_str(&sent).unwrap();
+        let whole = Progress::of_hosts(&[come, hosts[1].clone()]);
+        assert_eq!((whole.phase, whole.connected, whole.joins.peak), (Phase::Ramp, 7, 7));
+        assert_eq!((whole.elapsed.as_secs(), whole.second.packets_in), (4, 70));
+        assert_eq!(whole.errors, [("http_503".to_owned(), 5), ("dns".to_owned(), 2)]);
+        let workers: Vec<_> = whole.workers.iter().map(|one| (one.worker, one.peers)).collect();
+        assert_eq!(workers, [(0, 7), (1, 7)]);
+        assert_eq!(Progress::of_hosts(&[]).phase, Phase::Starting);
     }
 }

@@ -46,14 +46,17 @@ pub(crate) async fn route(
             if context.engine().is_none() {
                 return Ok(());
             }
-            let events = std::iter::from_fn(&next).take(EVENTS_A_TURN);
-            let handled = events.map(|event| handle(&context, &workers, event)).count();
-            if handled < EVENTS_A_TURN {
+            if !take_turn(&next, |event| handle(&context, &workers, event)) {
                 break;
             }
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Handles what there is, up to [`EVENTS_A_TURN`]; whether there may be more.
+fn take_turn<T>(next: impl Fn() -> Option<T>, handle: impl FnMut(T)) -> bool {
+    std::iter::from_fn(next).take(EVENTS_A_TURN).map(handle).count() == EVENTS_A_TURN
 }
 
 /// Brings one event to whom it is for.
@@ -134,4 +137,26 @@ fn peer_notice(context: &Context, peer: PeerId, at_unix_ns: u64, notice: PeerNot
         }
     }
     route.inbox.tell((route.target, notice));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn so_many_events_are_handled_before_others_have_a_turn() {
+        let left = Cell::new(EVENTS_A_TURN + 3);
+        let next = || {
+            let number = left.get();
+            left.set(number.saturating_sub(1));
+            (number > 0).then_some(number)
+        };
+        let mut handled = Vec::new();
+        assert!(take_turn(next, |number| handled.push(number)));
+        assert_eq!((handled.len(), left.get()), (EVENTS_A_TURN, 3));
+        assert!(!take_turn(next, |number| handled.push(number)));
+        assert_eq!(handled[EVENTS_A_TURN..], [3, 2, 1]);
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use stampede_core::peer::GAP_GRACE;
 use stampede_counters::RunCounters;
 use stampede_engine::{CapturedPeer, Engine};
+use stampede_hosts::messages::Point;
 use stampede_report::Failure;
 use stampede_report::facts::Early;
 use stampede_report::running;
@@ -95,8 +96,9 @@ async fn parts(
     data.url = Some(server.url.to_string());
     let network = prepared.network.clone();
     let scraper = Scraper::new(&data.scenario.server_metrics, &network).map_err(Failure::other)?;
+    let rooms = prepared.participants.rooms_joined();
     let made = tokio::select! {
-        made = prepare::rooms(&server, &network, &prepared.participants.rooms) => made,
+        made = prepare::rooms(&server, &network, &rooms) => made,
         () = signalled(&mut interrupted) => return Ok(stopped_early(data, &prepared.participants)),
     };
     match made {
@@ -112,8 +114,11 @@ async fn parts(
     let engine = prepare::engine(&prepared)?;
     data.backend = Some(engine.backend_report().clone());
     view.say(&format!("UDP backend {}", engine.backend_report().reason));
+    if !others_are_there(&prepared, &mut interrupted).await {
+        return Ok(stopped_early(data, &prepared.participants));
+    }
     let settings = Settings {
-        clock: RunClock::start(),
+        clock: RunClock::start_ahead(prepared.clock_offset_ns()),
         addresses: match &prepared.addresses {
             Some(addresses) => Arc::clone(addresses),
             // The embedded SFU's is an address already: nothing is looked up.
@@ -132,6 +137,8 @@ async fn parts(
         visits: data.scenario.audience,
         seed: prepared.seed,
         own: Arc::clone(&prepared.participants.own),
+        stamps: prepared.comparable(),
+        meeting: prepared.together.as_ref().map(|together| together.meeting.clone()),
         obey_dynacast: data.scenario.dynacast,
         message_bytes_max: data.scenario.message_bytes_max(),
         timelines: data.scenario.capture.is_some(),
@@ -157,6 +164,15 @@ async fn parts(
     // A signal while everybody leaves, or later, ends the run as well: it was not left alone.
     data.interrupted |= *signal.borrow();
     Ok(data)
+}
+
+/// Waits for the other hosts, if there are any; false if the run is not to start.
+async fn others_are_there(prepared: &Prepared, interrupted: &mut watch::Receiver<bool>) -> bool {
+    let Some(together) = &prepared.together else { return true };
+    tokio::select! {
+        met = together.meeting.clone().at(Point::Start) => met,
+        () = signalled(interrupted) => false,
+    }
 }
 
 /// The server to join; the embedded one is started.
@@ -405,7 +421,8 @@ impl Watcher {
     ) -> Series {
         let armed = thresholds.iter().any(|threshold| threshold.abort_after.is_some());
         let mut series = Series::default();
-        let mut shown = Progress { subscribers, ..Progress::default() };
+        let started_at = Some(context.clock.started_at);
+        let mut shown = Progress { subscribers, started_at, ..Progress::default() };
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut look = 0;
@@ -422,6 +439,12 @@ impl Watcher {
                 look = 0;
                 let mut workers = workers.borrow_mut();
                 self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
+                // Not before all workers have told what they count since then.
+                if let Some(begun) = state.begun.get()
+                    && workers.snapshots().all(|worker| worker.health.windows > 0)
+                {
+                    shown.counted_since = context.clock.until(begun);
+                }
                 if armed && state.crossed.borrow().is_none() {
                     let figures = running::figures(
                         &shown.joins,
@@ -433,6 +456,10 @@ impl Watcher {
                     *state.crossed.borrow_mut() =
                         found.map(|(test, value)| Crossed { expr: test.expr.clone(), value });
                 }
+            }
+            // Whoever sees more than this host.
+            if let Some(crossed) = self.controls.take_crossed() {
+                state.crossed.borrow_mut().get_or_insert(crossed);
             }
             let joins = context.joins.borrow();
             shown.phase = state.phase.get();

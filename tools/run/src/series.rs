@@ -224,6 +224,18 @@ mod tests {
         assert_eq!(grown(&mut series, 0, 1, totals(103, 4, 1)), [3, 0, 0]);
     }
 
+    #[test]
+    fn a_day_of_rows_is_kept_and_no_more() {
+        let mut series =
+            Series { rows: vec![SeriesRow::default(); ROWS_MAX - 1], ..Series::default() };
+        for t_s in [1.0, 2.0] {
+            let mut row = SeriesRow { t_s, ..SeriesRow::default() };
+            series.keep(std::iter::empty(), &mut row);
+        }
+        let rows = series.into_rows();
+        assert_eq!((rows.len(), rows[ROWS_MAX - 1].t_s), (ROWS_MAX, 1.0));
+    }
+
     fn second(length_ms: u64, datagrams_in: u64, busy_ratio: f64) -> Second {
         Second {
             length: Duration::from_millis(length_ms),

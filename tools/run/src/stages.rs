@@ -1,16 +1,17 @@
 //! Plays the stages of `--stage`: subscribers come and go on an open-loop schedule.
 
+use std::iter::Peekable;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stampede_core::{PacketCounters, PeerCounters};
 use stampede_report::types::{Fault, StageRow};
-use stampede_scenario::{StageRun, timeline};
+use stampede_scenario::{Places, StageRun, timeline};
 
 use crate::clock::now;
 use crate::conductor::{Conductor, Stop};
 use crate::context::Tasks;
-use crate::data::{Mark, Measured};
+use crate::data::Measured;
 use crate::joins::ParticipantId;
 use crate::participant::{Orders, Participant};
 use crate::progress::Phase;
@@ -22,9 +23,12 @@ const ANSWER_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The subscribers of a run by what has become of them.
 struct Crowd {
-    waiting: std::vec::IntoIter<Participant>,
-    /// Told to join and not to leave, in this order.
-    inside: Vec<(ParticipantId, Rc<Orders>)>,
+    /// This host's, with their places among all of the run.
+    waiting: Peekable<std::vec::IntoIter<(usize, Participant)>>,
+    /// How many of the run were told to join.
+    called: usize,
+    /// Told to join and not to leave, in this order; `None` is another host's.
+    inside: Vec<Option<(ParticipantId, Rc<Orders>)>>,
     joined: u64,
     left: u64,
 }
@@ -34,12 +38,14 @@ impl Conductor<'_> {
     pub(super) async fn stages(
         &mut self,
         subscribers: Vec<Participant>,
+        places: &Places,
         measured: &mut Measured,
         tasks: &mut Tasks,
     ) -> Result<(), Stop> {
         let begin = now();
-        let mut crowd =
-            Crowd { waiting: subscribers.into_iter(), inside: Vec::new(), joined: 0, left: 0 };
+        let placed: Vec<_> = places.at.iter().copied().zip(subscribers).collect();
+        let waiting = placed.into_iter().peekable();
+        let mut crowd = Crowd { waiting, called: 0, inside: Vec::new(), joined: 0, left: 0 };
         measured.stages = Some(Vec::new());
         self.state.phase.set(Phase::Stages);
         let runs = timeline(&self.scenario.shape.stages);
@@ -58,11 +64,12 @@ impl Conductor<'_> {
             (crowd.joined, crowd.left) = (0, 0);
             before = after;
             if number == 0 {
-                if self.context.joins.borrow().connected() == 0 {
+                // Of several hosts one may have nobody in the first stage.
+                let alone = self.context.meeting.is_none();
+                if alone && self.context.joins.borrow().connected() == 0 {
                     return Err(Stop::early(Fault::Unknown, "nobody is left in the room"));
                 }
-                self.begin_measuring().await?;
-                measured.begin = Some(Mark::now());
+                self.begin_measuring(measured).await?;
                 // Accounts begin anew with the window.
                 before = Some(PeerCounters::default());
             }
@@ -81,12 +88,18 @@ impl Conductor<'_> {
         for change in &run.changes {
             self.watch_until(begin + change.at).await?;
             if change.join {
-                let Some(mut participant) = crowd.waiting.next() else { continue };
+                let place = crowd.called;
+                crowd.called += 1;
+                let Some((_, mut participant)) = crowd.waiting.next_if(|(own, _)| *own == place)
+                else {
+                    crowd.inside.push(None);
+                    continue;
+                };
                 participant.scheduled = begin + change.at;
-                crowd.inside.push((participant.id, Rc::clone(&participant.orders)));
+                crowd.inside.push(Some((participant.id, Rc::clone(&participant.orders))));
                 crowd.joined += 1;
                 self.start(participant, tasks);
-            } else if let Some((id, last)) = crowd.inside.pop() {
+            } else if let Some(Some((id, last))) = crowd.inside.pop() {
                 crowd.left += 1;
                 self.context.joins.borrow_mut().planned_to_leave(id);
                 last.leave();
@@ -179,8 +192,13 @@ mod tests {
             subscribers: 7,
             changes: Vec::new(),
         };
-        let crowd =
-            Crowd { waiting: Vec::new().into_iter(), inside: Vec::new(), joined: 2, left: 0 };
+        let crowd = Crowd {
+            waiting: Vec::new().into_iter().peekable(),
+            called: 2,
+            inside: Vec::new(),
+            joined: 2,
+            left: 0,
+        };
         let row = row(&run, &crowd, 6, Some((before, after)));
         assert_eq!((row.t_s, row.duration_s, row.joined, row.left), (3.0, 2.0, 2, 0));
         assert_eq!((row.subscribers, row.subscribers_connected), (7, 6));

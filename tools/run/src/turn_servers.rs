@@ -137,6 +137,14 @@ mod tests {
         Named { scheme, host: host.to_owned(), port: 3_478, username, credential }
     }
 
+    #[test]
+    fn of_so_many_names_it_is_kept_what_they_resolve_to() {
+        let servers = TurnServers::new(Transport::Auto, true);
+        let has_room = |number: usize| servers.address_of(&format!("turn-{number}")).is_some();
+        assert!((0..NAMES_MAX).all(has_room));
+        assert!(!has_room(NAMES_MAX) && has_room(0));
+    }
+
     #[tokio::test]
     async fn those_that_may_be_tried_have_their_addresses() {
         let all = vec![

@@ -351,7 +351,13 @@ impl<'a> Viewers<'a> {
     pub(crate) fn facts(&self) -> WatchFacts {
         let kinds = [MediaKind::Video, MediaKind::Audio]
             .map(|kind| self.sums(kind, None).so_far().missed());
-        WatchFacts { subscribers: self.seen.len() as u64, kinds, groups: self.groups() }
+        let mut short_gaps_s = [0.0; Cause::ALL.len()];
+        let tallies = self.seen.iter().flat_map(|seen| &seen.tracks).map(|track| &track.tally);
+        for gaps in tallies.map(|tally| tally.short_gaps_by) {
+            short_gaps_s.iter_mut().zip(gaps).for_each(|(sum, own)| *sum += own.as_secs_f64());
+        }
+        let groups = self.groups();
+        WatchFacts { subscribers: self.seen.len() as u64, kinds, short_gaps_s, groups }
     }
 
     fn groups(&self) -> Vec<CauseGroup> {

@@ -136,6 +136,8 @@ pub struct Draft {
     pub capture: CaptureDraft,
     /// Prometheus endpoints of the server.
     pub server_metrics: Vec<Url>,
+    /// Who is told the run's metrics, as written.
+    pub otlp: Option<Secret>,
     /// File with certificates to trust.
     pub ca: Option<PathBuf>,
     /// HTTP proxy of signalling, or `none`.
@@ -264,6 +266,7 @@ impl Default for Draft {
             thresholds: Vec::new(),
             capture: CaptureDraft::default(),
             server_metrics: Vec::new(),
+            otlp: None,
             ca: None,
             proxy: None,
             message_bytes_max: None,

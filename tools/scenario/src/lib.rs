@@ -28,6 +28,7 @@ mod draft;
 mod fault;
 mod layering;
 pub mod load;
+mod otlp;
 mod own;
 mod participant_tracks;
 mod participants;
@@ -62,9 +63,10 @@ pub use fault::{
     Simulation, Who,
 };
 pub use layering::{Layering, LayeringError};
+pub use otlp::{OtlpUrl, OtlpUrlError, shown};
 pub use own::OwnIdentities;
 pub use participant_tracks::{ParticipantTracks, ParticipantTracksError};
-pub use participants::{ParticipantSpec, Participants};
+pub use participants::{Part, ParticipantSpec, Participants, Places};
 pub use reconnect::{Reconnect, ReconnectError};
 pub use room_sizes::{ROOM_SIZE_MAX, RoomSizes, RoomSizesError, WeightedSize};
 pub use rpc::RpcSpec;

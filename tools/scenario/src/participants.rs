@@ -1,6 +1,7 @@
 //! Who takes part: every participant of a run with its name, room and tracks.
 
 mod data_rooms;
+mod part;
 mod tracks;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use stampede_signaling::session::{Quality, Role, Subscription};
 use stampede_signaling::{Profile, Token};
 
 use self::data_rooms::DataRooms;
+pub use self::part::{Part, Places};
 use self::tracks::{AudioOf, sends, shares_screen, video_track};
 use crate::codec_mix::CodecTurns;
 use crate::cohort_spec::{CohortSpec, Counted, assign};
@@ -97,6 +99,8 @@ pub struct Participants {
     /// Subscribers in the order in which they join: room by room in turn, so that rooms fill
     /// evenly. The first ones of all who receive record.
     pub subscribers: Vec<ParticipantSpec>,
+    /// Which of the run's these are, where other hosts have the others; `None`: all of them.
+    pub part: Option<Part>,
 }
 
 impl Participants {
@@ -157,7 +161,7 @@ impl Participants {
         let specs = |all: Vec<Receiver>| all.into_iter().map(|one| one.spec).collect();
         let [participants, subscribers] = receivers.map(specs);
         let own = OwnIdentities::prefixed(own).into();
-        Self { room_base, rooms, own, publishers, participants, subscribers }
+        Self { room_base, rooms, own, publishers, participants, subscribers, part: None }
     }
 }
 
@@ -821,5 +825,49 @@ mod tests {
         assert!((0.4..0.6).contains(&mean), "{mean}");
         assert_eq!(phase(7, 3), phases[3]);
         assert_ne!(phase(8, 3), phases[3]);
+    }
+
+    #[test]
+    fn parts_are_the_whole_and_know_their_places() {
+        let draft = Draft {
+            rooms: 2,
+            video_publishers: Some(1),
+            participants: Some(1),
+            subscribers: Some(3),
+            cohorts: vec![CohortSpec::new("half".to_owned(), CohortSize::Share(0.5))],
+            ..Draft::default()
+        };
+        let whole = participants(draft);
+        let members = whole.rooms_and_parts();
+        assert_eq!((members.len(), whole.count()), (10, 10));
+        assert_eq!(members[..4], [(0, 0), (1, 0), (0, members[2].1), (1, members[3].1)]);
+        assert!(members[4..].iter().any(|one| one.1 == 2), "subscribers of no cohort");
+        assert!(members[4..].iter().any(|one| one.1 > 2), "and of one");
+        let mut parts = [whole.clone(), whole.clone()];
+        let keeps: Vec<bool> = (0..10).map(|number| number % 3 == 0).collect();
+        parts[0].keep(&keeps);
+        parts[1].keep(&keeps.iter().map(|kept| !kept).collect::<Vec<_>>());
+        let names = |all: &Participants| -> Vec<String> {
+            let kinds = all.publishers.iter().chain(&all.participants).chain(&all.subscribers);
+            kinds.map(|one| one.identity.clone()).collect()
+        };
+        let mut both = [names(&parts[0]), names(&parts[1])].concat();
+        let mut all = names(&whole);
+        (both.sort(), all.sort());
+        assert_eq!(both, all);
+        for part in &parts {
+            let places = &part.part.as_ref().unwrap().places;
+            let of: Vec<_> = places.iter().map(|places| places.of).collect();
+            assert_eq!(of, [2, 2, 6]);
+            for (at, one) in places[2].at.iter().zip(&part.subscribers) {
+                assert_eq!(one.identity, whole.subscribers[*at].identity);
+                assert_eq!(one.tracks, whole.subscribers[*at].tracks, "of all publishers");
+                assert!(part.identities().has(&one.identity) && part.own.has(&one.identity));
+            }
+        }
+        assert!(!parts[0].identities().has(&parts[1].publishers[0].identity));
+        let mut first = whole.clone();
+        first.keep(&[true]);
+        assert_eq!(first.rooms_joined(), whole.rooms[..1]);
     }
 }

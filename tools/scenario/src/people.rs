@@ -157,6 +157,7 @@ mod tests {
         assert!(error.contains("--hidden"), "{error}");
         let error = refused(Draft { subscribers: Some(500), ..draft(&[]) });
         assert!(error.contains("1002 updates a second"), "{error}");
+        assert!(error.contains(&format!("and {UPDATES_A_ROOM_PER_SECOND_MAX} is")), "{error}");
         let few = Some(0.01);
         let error = refused(Draft {
             subscribers: Some(3_000),
@@ -164,6 +165,7 @@ mod tests {
             ..draft(&[])
         });
         assert!(error.contains("9006001 pairs"), "{error}");
+        assert!(error.contains(&format!("{UPDATE_PAIRS_MAX} is the most")), "{error}");
     }
 
     #[test]

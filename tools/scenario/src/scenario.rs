@@ -26,8 +26,8 @@ use crate::shape::{RoomDefaults, Shape, default_duration};
 use crate::values::{Backend, CoreList, PublishResolution, Resolution};
 use crate::{
     Audience, BackupCodec, CodecList, CohortProfile, CohortSpec, Cohorts, DataSpec, FaultKind,
-    FaultSpec, Layering, ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret, Shorthand,
-    Signal, fault, people,
+    FaultSpec, Layering, OtlpUrl, ParticipantTracks, Reconnect, RoomSpec, RpcSpec, Secret,
+    Shorthand, Signal, fault, people,
 };
 
 /// Participants allowed at a `*.livekit.cloud` address: its acceptable use policy forbids load
@@ -131,7 +131,9 @@ pub struct Scenario {
     pub capture: Option<CaptureSpec>,
     /// What to scrape.
     pub server_metrics: Vec<Url>,
-    /// How the server and its metrics are reached.
+    /// Who is told the run's metrics.
+    pub otlp: Option<OtlpUrl>,
+    /// How the server, its metrics and who is told metrics are reached.
     pub network: NetworkSpec,
     /// Rooms, stages, cohorts, layout.
     pub shape: Shape,
@@ -413,6 +415,7 @@ impl Scenario {
             packet_ring_bytes: draft.packet_ring_bytes.map(|bytes| 1 << bytes.max(1).ilog2()),
             thresholds: draft.thresholds,
             server_metrics: draft.server_metrics,
+            otlp: draft.otlp.as_ref().map(otlp).transpose()?,
             network: NetworkSpec {
                 ca: draft.ca,
                 proxy: draft.proxy,
@@ -686,6 +689,10 @@ fn embedded_options(embedded: &EmbeddedDraft, short: Shorthand) -> Result<SfuOpt
     Ok(options)
 }
 
+fn otlp(url: &Secret) -> Result<OtlpUrl, Failure> {
+    OtlpUrl::parse(url.expose()).map_err(|error| Failure::config(format!("--otlp: {error}")))
+}
+
 fn check_network(draft: &Draft) -> Result<(), Failure> {
     // A TURN server has its own certificate, whoever names it.
     let is_for_turn = draft.transport == Transport::Only(PathKind::TurnTls);
@@ -694,6 +701,7 @@ fn check_network(draft: &Draft) -> Result<(), Failure> {
     if let Some((_, flag)) = given
         && draft.url.is_none()
         && draft.server_metrics.is_empty()
+        && draft.otlp.is_none()
     {
         return Err(Failure::config(format!(
             "{flag} is given without --url: the embedded SFU is reached directly; add --url \

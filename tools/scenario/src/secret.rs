@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub struct Secret(String);
 
 impl Secret {
-    /// The string itself; only for signing, and for the proxy or SFU it belongs to.
+    /// The string itself; only for signing, and for the proxy, SFU or receiver it belongs to.
     pub fn expose(&self) -> &str {
         &self.0
     }

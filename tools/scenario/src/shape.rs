@@ -360,3 +360,6 @@ pub(crate) fn default_duration(stages: usize, embedded: bool) -> Duration {
         (_, false) => Duration::from_secs(60),
     }
 }
+
+#[cfg(test)]
+mod tests;

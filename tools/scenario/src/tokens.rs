@@ -269,6 +269,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_has_so_many_tokens_and_no_more() {
+        let mut text = "x\n".repeat(TOKENS_MAX);
+        text.push_str("# a comment\n\n");
+        assert_eq!(token_lines(&text).unwrap().len(), TOKENS_MAX);
+        text.push('x');
+        let error = token_lines(&text).unwrap_err().to_string();
+        assert!(error.contains("more than 1000000 tokens"), "{error}");
+    }
+
+    #[test]
     fn by_v0_who_only_publishes_hears_calls_by_tokens_that_do_not_subscribe() {
         let with = |signal, to: Option<&str>, can_subscribe: &str| {
             let rpc = crate::RpcDraft {

@@ -107,6 +107,11 @@ impl Wire {
         Self { listened_to: true, ..Self::default() }
     }
 
+    /// A datagram found the receive buffer full.
+    pub(crate) fn dropped(&mut self) {
+        self.stats.kernel_drops += 1;
+    }
+
     fn count_run(&mut self, destination: SocketAddr, len: usize) {
         let latest = self.run.filter(|run| {
             !run.ended

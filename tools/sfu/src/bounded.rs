@@ -187,7 +187,8 @@ mod tests {
                     continue;
                 }
                 lists += 1;
-                let refused = shape.check(&of(TRACKS_MAX.max(ENTRIES_MAX) + 1));
+                let most = TRACKS_MAX.max(ENTRIES_MAX).max(RECEIVERS_MAX);
+                let refused = shape.check(&of(most + 1));
                 assert!(matches!(refused, Err(Refusal::TooMany { .. })), "{path:?}: {refused:?}");
             }
         }

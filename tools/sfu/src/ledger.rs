@@ -39,6 +39,9 @@ pub struct WorkerLedger {
     pub counted: SfuWorkerCounters,
     /// CPU time of the worker thread in seconds.
     pub cpu_s: f64,
+    /// How long it had no time left, in seconds: stretches of a second or more in which its thread used
+    /// 90 % of a core.
+    pub full_s: f64,
 }
 
 /// One room.

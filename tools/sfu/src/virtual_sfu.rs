@@ -46,6 +46,8 @@ const TURNS_MAX: usize = 10_000;
 thread_local! {
     /// The time by the workers' clock.
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// What the workers' threads have used of their cores, each the same.
+    static CPU: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     /// The certificate is the dear part of an SFU, and nobody tells them apart by it.
     static CONFIG: RefCell<Option<ConnectionConfig>> = const { RefCell::new(None) };
 }
@@ -53,6 +55,10 @@ thread_local! {
 /// The workers' clock.
 fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
+}
+
+fn cpu() -> Duration {
+    CPU.get()
 }
 
 /// Nobody sleeps who could be woken, but nothing else makes one.
@@ -137,6 +143,7 @@ impl VirtualSfu {
     /// ports after it.
     pub fn new(options: &SfuOptions, address: SocketAddr, at: Instant, wall: SystemTime) -> Self {
         NOW.set(Some(at));
+        CPU.set(Duration::ZERO);
         let (events_out, events) = mpsc::channel(EVENTS_MAX);
         let config = CONFIG.with_borrow_mut(|known| {
             let new = || ConnectionConfig::generate(provider()).unwrap();
@@ -170,6 +177,7 @@ impl VirtualSfu {
             };
             let mut worker = Worker::new(parts_of, now);
             worker.set_wall(wall);
+            worker.set_cpu(cpu);
             parts.push(Part { worker, handle, wire });
         }
         let handles: Vec<_> = parts.iter().map(|part| part.handle.clone()).collect();
@@ -312,6 +320,19 @@ impl VirtualSfu {
         if let Some(part) = self.parts.iter_mut().find(of) {
             part.worker.take_datagram(source, datagram);
         }
+    }
+
+    /// A datagram comes to the worker at `destination` whose receive buffer is full.
+    pub fn drop_received(&mut self, destination: SocketAddr) {
+        let of = |part: &&Part| part.handle.address() == destination;
+        if let Some(part) = self.parts.iter().find(of) {
+            part.wire.borrow_mut().dropped();
+        }
+    }
+
+    /// Each worker's thread has used its core for so long in all.
+    pub fn spent(&mut self, cpu: Duration) {
+        CPU.set(cpu);
     }
 
     /// Does everything that is to be done at this moment.

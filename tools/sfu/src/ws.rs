@@ -1,5 +1,7 @@
 //! One client's WebSocket.
 
+mod pace;
+
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,16 +15,17 @@ use proto::signal_response::Message;
 use stampede_protobuf::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as Frame};
 
+use self::pace::{Pace, cost};
 use crate::bounded::{self, BoundedError};
 use crate::hub::outbox::{Hangup, OUTBOX_MESSAGES_MAX, Outbox, OutboxItem, SignalKey};
-use crate::hub::{JoinRequest, UnknownParticipant, messages};
+use crate::hub::{Caused, JoinRequest, UnknownParticipant, messages};
 use crate::state::ServerState;
 
 /// WebSocket pings (LiveKit `pkg/service/wsprotocol.go`, `pingFrequency`).
@@ -210,8 +213,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard_at = start;
+        let mut pace = Pace::new();
+        let mut delayed = false;
         loop {
             state.stalled().await;
+            let waits_until = pace.waits_until(state.hub().offers_wait(signal), Instant::now());
+            if !std::mem::replace(&mut delayed, waits_until.is_some()) && delayed {
+                state.hub().count_delayed_requests();
+            }
             tokio::select! {
                 biased;
                 () = self.overflow.notified() => return Err(Ended::By(Fault::TooSlow)),
@@ -221,19 +230,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Some(OutboxItem::Close(why)) => return Err(Ended::HungUp(why)),
                     None => return Err(Ended::HungUp(Hangup::Over)),
                 },
-                frame = self.socket.next() => {
+                () = sleep_until(waits_until.unwrap_or(start)), if waits_until.is_some() => {
                     heard_at = Instant::now();
+                }
+                frame = self.socket.next(), if waits_until.is_none() => {
+                    heard_at = Instant::now();
+                    let mut cost = 1;
                     match frame {
-                        Some(Ok(Frame::Binary(frame))) => {
-                            if !handle(state, signal, &frame)? {
-                                return Err(Ended::HungUp(Hangup::Over));
-                            }
-                        }
+                        Some(Ok(Frame::Binary(frame))) => match handle(state, signal, &frame)? {
+                            Some(asked) => cost = asked,
+                            None => return Err(Ended::HungUp(Hangup::Over)),
+                        },
                         Some(Ok(Frame::Text(_))) => return Err(Ended::By(Fault::Json)),
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                         Some(Err(error)) => return Err(read_failed(&error)),
                         Some(Ok(Frame::Close(_))) | None => return Err(Ended::Gone),
                     }
+                    pace.read(cost, heard_at);
+                    // What others were told waits in their queues, which are short.
+                    tokio::task::yield_now().await;
                 }
                 _ = ping.tick() => {
                     if heard_at.elapsed() >= SILENCE_MAX {
@@ -301,17 +316,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Whether the websocket is still a participant's. A request of a kind that is not known here is ignored, one
+/// What a request costs; `None` if the websocket is no longer a participant's. A request of a kind that is not known here is ignored, one
 /// that holds too much is refused, and one that can't be read ends the websocket, as with LiveKit
 /// (`pkg/service/rtcservice.go`).
-fn handle(state: &ServerState, signal: SignalKey, frame: &[u8]) -> Result<bool, Ended> {
+fn handle(state: &ServerState, signal: SignalKey, frame: &[u8]) -> Result<Option<u32>, Ended> {
     match bounded::request(frame) {
-        Ok(Some(message)) => Ok(state.hub().request(signal, message)),
-        Ok(None) => Ok(true),
+        Ok(Some(message)) => {
+            let mut hub = state.hub();
+            let before = hub.caused(signal);
+            let goes_on = hub.request(signal, message);
+            let caused = hub.caused(signal).since(before);
+            Ok(goes_on.then(|| cost(frame.len(), caused)))
+        }
+        Ok(None) => Ok(Some(cost(frame.len(), Caused::default()))),
         Err(error) => {
             state.hub().refuse_request(signal, &error);
             match error {
-                BoundedError::Refused(Refusal::TooMany { .. }) => Ok(true),
+                BoundedError::Refused(Refusal::TooMany { .. }) => {
+                    Ok(Some(cost(frame.len(), Caused::default())))
+                }
                 _ => Err(Ended::By(Fault::Unreadable)),
             }
         }

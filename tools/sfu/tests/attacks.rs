@@ -7,10 +7,13 @@ mod common;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::time::Duration;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use common::{Camera, Client, drive, grants, http, options, run_for, start, subscribe, token};
+use common::{
+    Camera, Client, drive, grants, http, options, run_for, seen, start, subscribe, token,
+};
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
@@ -19,6 +22,7 @@ use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use stampede_sfu::{Congestion, Sfu, SfuOptions};
+use str0m::ice::{StunMessage, TransId};
 use str0m::media::MediaKind;
 
 const ROOM: &str = "room";
@@ -114,6 +118,23 @@ async fn dtls_in_clear_from_somebodys_address_ends_nothing() {
     assert_eq!(counted(&sfu), (0, 200));
 }
 
+/// Parts of messages of a handshake, each of which nothing but its peer's own could make whole, and changes of
+/// cipher before their time: what a DTLS keeps that believes it.
+fn forged_parts(n: u16) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    for (kind, message) in [(1, 0), (11, 1), (16, 2), (15, 3), (2, 0), (11, 60), (1, n as u8)] {
+        let mut part = vec![kind, 0, 1, 0, 0, message, 0, 0, 50, 0, 0, 20];
+        part.resize(12 + 20, 9);
+        parts.push(forged_dtls(22, n, &part));
+    }
+    parts.push(forged_dtls(20, n, &[1]));
+    parts.push(
+        [forged_dtls(20, n, &[1]), vec![22, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0]].concat(),
+    );
+    parts.push(forged_dtls(22, n, &[]));
+    parts
+}
+
 #[tokio::test]
 async fn who_joins_joins_whatever_comes_from_its_address_meanwhile() {
     let sfu = start("", 1);
@@ -122,15 +143,13 @@ async fn who_joins_joins_whatever_comes_from_its_address_meanwhile() {
         let grants = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
         let mut viewer = Client::connect(&sfu, &format!("viewer-{n}"), grants).await;
         // As soon as the SFU has answered it, and in each millisecond from then on.
-        // Messages of the handshake itself are in clear, so nobody can tell them from forged ones.
-        let is_handshake = |record: &Vec<u8>| record.len() < 200 && matches!(record[0], 20 | 22);
-        let mut records = forged_records(n);
-        records.retain(|record| !is_handshake(record));
-        let mut next = usize::from(n);
+        let mut number = 0;
         drive(&mut [&mut viewer], |c| {
             if c[0].subscriber.remote.is_some() && !c[0].subscriber.connected {
-                c[0].subscriber.forge(&records[next % records.len()]);
-                next += 1;
+                number += 1;
+                for forged in forged_records(number).iter().chain(&forged_parts(number)) {
+                    c[0].subscriber.forge(forged);
+                }
             }
             c[0].subscriber.connected
         })
@@ -138,6 +157,125 @@ async fn who_joins_joins_whatever_comes_from_its_address_meanwhile() {
         drive(&mut [&mut viewer], |c| !c[0].mid_to_track.is_empty()).await;
         camera.stream_more(&mut viewer, 5).await;
         assert!(viewer.left.is_none(), "{n}");
+    }
+    assert!(counted(&sfu).1 > 0);
+}
+
+/// An authentic check but for its signature, of who knows both names.
+fn forged_check(receiver: &str, sender: &str) -> Vec<u8> {
+    let username = format!("{receiver}:{sender}");
+    let check = StunMessage::binding_request(&username, TransId::new(), true, 1, 1, true);
+    let mut bytes = [0; 500];
+    let hmac = stampede_core::crypto::provider().sha1_hmac_provider;
+    let signed = |key: &[u8], parts: &[&[u8]]| hmac.sha1_hmac(key, parts);
+    let len = check.to_bytes(Some(b"not its password"), &mut bytes, signed).unwrap();
+    bytes[..len].to_vec()
+}
+
+#[tokio::test]
+async fn a_stranger_has_no_part_in_anybodys_handshake() {
+    let sfu = start("", 1);
+    let mut camera = camera(&sfu).await;
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.set_nonblocking(true).unwrap();
+    let grants = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
+    let mut viewer = Client::connect(&sfu, "viewer", grants).await;
+    let mut sent = 0;
+    drive(&mut [&mut viewer], |c| {
+        let connection = &mut c[0].subscriber;
+        if let (Some(to), Some(receiver)) = (connection.remote, connection.remote_ufrag())
+            && !connection.connected
+        {
+            let sender = connection.rtc.direct_api().local_ice_credentials().ufrag;
+            stranger.send_to(&forged_check(&receiver, &sender), to).unwrap();
+            for forged in forged_records(sent).iter().chain(&forged_parts(sent)) {
+                stranger.send_to(forged, to).unwrap();
+            }
+            sent += 1;
+        }
+        connection.connected
+    })
+    .await;
+    let each = forged_records(0).len() + forged_parts(0).len();
+    let known = |sfu: &Sfu| sfu.ledger().unwrap().workers[0].counted;
+    assert!(sent > 0);
+    drive(&mut [&mut viewer], |c| {
+        let unknown = known(&sfu).datagrams_unknown;
+        unknown >= u64::from(sent) * each as u64 && !c[0].mid_to_track.is_empty()
+    })
+    .await;
+    assert!(stranger.recv(&mut [0; 2_000]).is_err(), "it is not answered");
+    assert_eq!(counted(&sfu), (0, 0), "none of it was a peer's");
+    camera.stream_more(&mut viewer, 20).await;
+}
+
+/// Somebody who watches, and from now on checks from another's address alone.
+async fn squatter(sfu: &Sfu, camera: &mut Camera, name: &str, plot: &UdpSocket) -> Client {
+    let mut squatter = subscribe(sfu, ROOM, name, &camera.track).await;
+    camera.stream_more(&mut squatter, 5).await;
+    squatter.subscriber.checks_from = Some(plot.try_clone().unwrap());
+    squatter
+}
+
+#[tokio::test]
+async fn nobody_holds_an_address_by_checking_from_it() {
+    let sfu = start("", 1);
+    let mut camera = camera(&sfu).await;
+    let plot = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // One that has a connection, and one that never had.
+    let mut first = squatter(&sfu, &mut camera, "first", &plot).await;
+    let hidden = VideoGrants { can_publish: Some(false), ..grants(ROOM) };
+    let mut second = Client::connect(&sfu, "second", hidden).await;
+    second.subscriber.checks_from = Some(plot.try_clone().unwrap());
+    drive(&mut [&mut first, &mut second, &mut camera.client], |c| {
+        c[0].subscriber.diverted >= 3 && c[1].subscriber.diverted >= 3
+    })
+    .await;
+    // The rightful one comes, and they go on.
+    let mut victim = Client::connect_on(&sfu, "victim", ROOM, plot).await;
+    let began = Instant::now();
+    let before = (first.subscriber.diverted, second.subscriber.diverted);
+    let goal = 200;
+    while camera.seen(&victim) < goal
+        || first.subscriber.diverted < before.0 + 2
+        || second.subscriber.diverted < before.1 + 2
+    {
+        assert!(began.elapsed() < Duration::from_secs(15), "{} packets", camera.seen(&victim));
+        let more = camera.seen(&victim) + 1;
+        let track = camera.track.clone();
+        let late = Instant::now() + Duration::from_millis(200);
+        let until = |victim: &Client| seen(victim, &track) >= more || Instant::now() > late;
+        camera.stream(&mut victim, until).await;
+        run_for(&mut [&mut first, &mut second], Duration::from_millis(2)).await;
+    }
+    assert!(victim.subscriber.connected && victim.left.is_none());
+    // What is for them does not go to it.
+    let before = victim.subscriber.datagrams;
+    camera.stream_more(&mut victim, 50).await;
+    assert!(victim.subscriber.datagrams - before < 70, "it gets others' media");
+}
+
+#[tokio::test]
+async fn thirty_who_check_from_an_address_do_not_keep_its_owner_out() {
+    let sfu = start("", 1);
+    let mut camera = camera(&sfu).await;
+    let plot = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut squatters = Vec::new();
+    for number in 0..30 {
+        let hidden = VideoGrants { can_publish: Some(false), hidden: true, ..grants(ROOM) };
+        let mut squatter = Client::connect(&sfu, &format!("squatter-{number}"), hidden).await;
+        squatter.subscriber.checks_from = Some(plot.try_clone().unwrap());
+        squatters.push(squatter);
+    }
+    let mut all: Vec<&mut Client> = squatters.iter_mut().collect();
+    drive(&mut all, |c| c.iter().all(|it| it.subscriber.diverted >= 2)).await;
+    let mut victim = Client::connect_on(&sfu, "victim", ROOM, plot).await;
+    let began = Instant::now();
+    while camera.seen(&victim) < 50 {
+        assert!(began.elapsed() < Duration::from_secs(15), "{} packets", camera.seen(&victim));
+        let late = Instant::now() + Duration::from_millis(20);
+        camera.stream(&mut victim, |_| Instant::now() > late).await;
+        run_for(&mut all, Duration::from_millis(1)).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! Watch time, twice: the product's account, fed as `tools/run` feeds it, and a model of a few lines
 //! that knows nothing but when which whole frame was there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stampede_core::MediaKind;
@@ -9,13 +10,19 @@ use stampede_core::watch::{
     Connection, Facts, Publishing, Rules, Seat, Stay, Tally, Timeline, TrackWatch,
 };
 
-use crate::client::News;
+use stampede_report::errors::ErrorFact;
+
 use crate::clips;
+use crate::news::{News, Why};
 
 /// Intervals that the bound on what a frame covers follows.
 const INTERVALS: usize = 30;
 /// Each of them counts for no more.
 const INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// How long after a connection was lost what its owner hears may be about that
+/// (`tools/run/src/audience.rs`).
+const EXPLAINED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A track of somebody: who publishes it, and whether it is video.
 pub type Publication = (usize, bool);
@@ -39,6 +46,10 @@ pub struct Accounts {
     /// By subscriber and publication.
     pub tracks: BTreeMap<(usize, Publication), Track>,
     sids: BTreeMap<(usize, String), Publication>,
+    /// Of whom it is known whose fault it is that they don't stand.
+    explained: BTreeSet<usize>,
+    /// What ended connections, and tries to come back.
+    pub errors: BTreeMap<String, ErrorFact>,
 }
 
 /// What a track comes to, by both.
@@ -77,6 +88,8 @@ impl Accounts {
             publications: BTreeMap::new(),
             tracks: BTreeMap::new(),
             sids: BTreeMap::new(),
+            explained: BTreeSet::new(),
+            errors: BTreeMap::new(),
         }
     }
 
@@ -92,18 +105,10 @@ impl Accounts {
             News::Stands => {
                 self.seats[client].connection.set(now, Connection::Up);
                 self.publishes(now, client, |_| Publishing::There { muted: false });
+                self.explained.remove(&client);
             }
-            News::Broke(reason) | News::GaveUp(reason) => {
-                let reason: std::sync::Arc<str> = reason.into();
-                let down = Connection::Down { reason: reason.clone() };
-                if self.seats[client].connection.current().is_some() {
-                    self.seats[client].connection.set(now, down);
-                }
-                self.publishes(now, client, |was| match was {
-                    Publishing::Over => Publishing::Over,
-                    _ => Publishing::Vanished { muted: false, reason: reason.clone() },
-                });
-            }
+            News::Broke(why) => self.broke(now, client, &why, 0),
+            News::GaveUp(why) => self.broke(now, client, &why, 1),
             News::Left => {
                 self.seats[client].stays[0].until = Some(now);
                 self.publishes(now, client, |_| Publishing::Over);
@@ -138,6 +143,40 @@ impl Accounts {
                 }
             }
             News::Closed(_) => {}
+        }
+    }
+
+    /// It is gone, or still is.
+    fn broke(&mut self, now: Instant, client: usize, why: &Why, count: u64) {
+        let Why { kind, class } = why;
+        let fact = || ErrorFact { kind: kind.clone(), class: *class, ..Default::default() };
+        self.errors.entry(kind.clone()).or_insert_with(fact).count += count;
+        let reason: Arc<str> = kind.as_str().into();
+        let explains = class.tells() && self.explained.insert(client);
+        let is_news = |since: Option<Instant>| {
+            since.is_some_and(|since| now.saturating_duration_since(since) <= EXPLAINED_WITHIN)
+        };
+        let connection = &mut self.seats[client].connection;
+        let down = Connection::Down { reason: reason.clone() };
+        let since = connection.moments().last();
+        match connection.current() {
+            Some(Connection::Up) => connection.set(now, down),
+            Some(Connection::Down { .. }) if explains && is_news(since) => {
+                connection.set(since.unwrap_or(now), down);
+            }
+            _ => {}
+        }
+        let own = self.publications.iter_mut().filter(|((publisher, _), _)| *publisher == client);
+        for (_, timeline) in own {
+            let since = timeline.moments().last();
+            let gone = Publishing::Vanished { muted: false, reason: reason.clone() };
+            match timeline.current() {
+                Some(Publishing::There { .. }) => timeline.set(now, gone),
+                Some(Publishing::Vanished { .. }) if explains && is_news(since) => {
+                    timeline.set(since.unwrap_or(now), gone);
+                }
+                _ => {}
+            }
         }
     }
 

@@ -1,19 +1,25 @@
 //! Plays a plan, and looks whether what the product says of it is true.
 
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use stampede_core::watch::Cause;
 use stampede_core::{MediaKind, PeerReport};
 use stampede_counters::{Figure, PeerCounters, PublishCounters, SfuWorkerCounters};
-use stampede_report::errors::{ErrorClass, ErrorFact};
+use stampede_media::AssemblerCounters;
+use stampede_media::disk::DiskReport;
 use stampede_report::facts::{CauseGroup, Facts, LedgerFacts, TracksFacts, WatchFacts};
 use stampede_report::judge::judge;
+use stampede_report::recording::Recorded;
+use stampede_report::senders::SenderFacts;
 use stampede_report::types::{Fault as Blamed, Outcome, Verdict};
 use stampede_sfu::virtual_sfu::Census;
 use stampede_sfu::{Ledger, LedgerTotals};
 
 use crate::accounts::Watched;
+use crate::client::Client;
 use crate::link::Class;
 use crate::plan::{Culprit, Fault, Plan};
 use crate::world::World;
@@ -36,6 +42,9 @@ const WATCH_SLACK_A_GAP: Duration = Duration::from_millis(350);
 
 /// A share of packets of which few are lost twice.
 const LOST_SELDOM: f64 = 0.15;
+/// By how many frames what was put together may differ from what is said to be decodable: those that
+/// wait at the end of a stream, or came before a recording could begin.
+const FRAMES_SLACK: u64 = 4;
 /// Fewer say nothing.
 const LOST_MIN: u64 = 20;
 
@@ -49,8 +58,14 @@ pub struct Played {
     pub recovered_after: Option<Duration>,
     /// Watch time.
     pub watched: Vec<Watched>,
+    /// What is known for the verdict.
+    pub facts: Facts,
     /// What the run's report would say.
     pub verdict: Verdict,
+    /// What it would say of the same against a server that is not ours, of which no ledger is known.
+    pub foreign: Verdict,
+    /// What became of the recordings, if there were any.
+    pub recordings: Option<DiskReport>,
     /// What was left when everybody had gone, and when the room had closed.
     pub left: [Census; 2],
 }
@@ -66,6 +81,7 @@ pub fn check(plan: Plan) -> Result<Played, String> {
     watch(&played, &mut wrongs);
     verdict(&played, &mut wrongs);
     repair(&played, &mut wrongs);
+    disk::look(&played, &mut wrongs);
     ends(&played, &mut wrongs);
     match wrongs.is_empty() {
         true => Ok(played),
@@ -98,8 +114,11 @@ pub fn play(plan: Plan) -> Played {
     let left = [gone, world.census().unwrap_or_default()];
     heard(&mut world);
     let watched = world.accounts.watched(until);
-    let verdict = judge(&facts(&world, &ledger, &watched));
-    Played { world, ledger, recovered_after, watched, verdict, left }
+    let recordings = world.recordings();
+    let facts = facts(&world, &ledger, &watched, recordings.as_ref());
+    let verdict = judge(&facts);
+    let foreign = judge(&Facts { ledger: None, embedded: false, ..facts.clone() });
+    Played { world, ledger, recovered_after, watched, facts, verdict, foreign, recordings, left }
 }
 
 /// Tells the model when audio came: whoever records it waits for what is missing before.
@@ -138,6 +157,7 @@ fn together(world: &mut World) -> Ledger {
     let last = world.ledger();
     for ledger in world.ledgers.iter().cloned().chain(last) {
         all.totals.merge(&ledger.totals);
+        all.signalling.merge(&ledger.signalling);
         all.workers.extend(ledger.workers);
         all.rooms.extend(ledger.rooms);
     }
@@ -152,7 +172,12 @@ fn sums(world: &World) -> PeerCounters {
 
 // What the report would be made of.
 
-fn facts(world: &World, ledger: &Ledger, watched: &[Watched]) -> Facts {
+fn facts(
+    world: &World,
+    ledger: &Ledger,
+    watched: &[Watched],
+    recordings: Option<&DiskReport>,
+) -> Facts {
     let counters = sums(world);
     let (video, audio) = (counters.video.packets, counters.audio.packets);
     let clients = || world.clients.iter();
@@ -173,6 +198,7 @@ fn facts(world: &World, ledger: &Ledger, watched: &[Watched]) -> Facts {
     let died = world.plan.faults.iter().any(|planned| planned.fault == Fault::Death);
     let LedgerTotals { forward, upstream, .. } = ledger.totals;
     let inside = SfuWorkerCounters::sum_of(ledger.workers.iter().map(|worker| worker.counted));
+    let signalling = &ledger.signalling;
     Facts {
         started: world.clients.len() as u64,
         joined: joined(false, false),
@@ -181,13 +207,15 @@ fn facts(world: &World, ledger: &Ledger, watched: &[Watched]) -> Facts {
         balance: "a simulated run".to_owned(),
         subscribers_joined: joined(false, true),
         publishers_joined: joined(true, false),
-        errors: errors(watched),
+        errors: world.accounts.errors.values().cloned().collect(),
+        senders: SenderFacts::of(world.reports.iter().flat_map(|(_, report)| &report.streams)),
         expected: video.expected + audio.expected,
         received: video.received + audio.received,
         missing: video.missing + audio.missing,
         reordered: video.reordered + audio.reordered,
         repaired: video.repaired + audio.repaired,
         unrecovered: video.unrecovered + audio.unrecovered,
+        late: video.late + audio.late,
         watch: watch_facts(watched),
         embedded: !died,
         tracks: TracksFacts {
@@ -201,6 +229,8 @@ fn facts(world: &World, ledger: &Ledger, watched: &[Watched]) -> Facts {
         bounded_expected: video.expected + audio.expected,
         published: counters.publish.packets_sent,
         upstream_lost: counters.publish.upstream_lost.unwrap_or(0),
+        upstream_reported: counters.publish.upstream_expected.unwrap_or(0),
+        sent_again: counters.publish.retransmitted,
         datagrams_in: counters.transport.datagrams.received,
         datagrams_out: counters.transport.datagrams.sent,
         // Of an SFU that died nothing is known.
@@ -211,31 +241,42 @@ fn facts(world: &World, ledger: &Ledger, watched: &[Watched]) -> Facts {
             retransmits_dropped: forward.retransmits_dropped,
             upstream_lost: upstream.publisher_packets_lost,
             lost_inside: inside.map_or(0, |inside| inside.lost_inside()),
+            receive_drops: inside.map_or(0, |inside| inside.kernel_drops),
+            fell_silent: signalling.media_lost + signalling.signalling_timeouts,
+            read_too_slowly: signalling.signalling_overflows,
+            full_s: ledger.workers.iter().map(|worker| worker.full_s).fold(0.0, f64::max),
         }),
         subscribers_lossy: of_subscribers.len() as u64,
+        files_lost: recordings.map_or_else(Vec::new, |report| files_lost(world, report)),
         ..Facts::default()
     }
+}
+
+/// Why recordings are not whole, as `tools/run/src/facts` has it.
+fn files_lost(world: &World, report: &DiskReport) -> Vec<String> {
+    let recorded = Recorded {
+        dir: "/recordings".to_owned(),
+        errors: report.errors.clone(),
+        errors_total: report.errors_total,
+        frames_written: report.files.iter().map(|file| file.frames).sum(),
+        frames_dropped: report.frames_dropped,
+        frames_not_taken: assembled(world).frames_not_polled,
+        somebody_received: world.clients.iter().any(|it| it.spec.subscribes && it.has_joined()),
+    };
+    recorded.wrongs().into_iter().map(|error| format!("recording: {error}")).collect()
+}
+
+/// What became of recorded packets on their way into frames.
+fn assembled(world: &World) -> AssemblerCounters {
+    let mut sum = AssemblerCounters::default();
+    let recorders = world.clients.iter().filter_map(Client::recorder);
+    recorders.for_each(|recorder| sum.merge(&recorder.assembled));
+    sum
 }
 
 fn lost_for_good(report: &PeerReport) -> u64 {
     let PeerCounters { video, audio, .. } = &report.counters;
     video.packets.unrecovered + audio.packets.unrecovered
-}
-
-/// What ended connections, by what it means (`tools/run/src/join_error.rs`).
-fn errors(watched: &[Watched]) -> Vec<ErrorFact> {
-    let interruptions = watched.iter().flat_map(|one| &one.tally.interruptions);
-    let kinds: BTreeSet<&str> = interruptions.filter_map(|one| one.reason.as_deref()).collect();
-    let class = |kind: &str| match kind {
-        "signal_lost" | "refused" => ErrorClass::SignallingLost,
-        kind if kind.starts_with("closed") => ErrorClass::SignallingLost,
-        "ping_timeout" => ErrorClass::Unanswered,
-        kind if kind.starts_with("server_left") => ErrorClass::EndedByServer,
-        _ => ErrorClass::Other,
-    };
-    let fact =
-        |kind: &str| ErrorFact { kind: kind.to_owned(), class: class(kind), ..Default::default() };
-    kinds.into_iter().map(fact).collect()
 }
 
 fn watch_facts(watched: &[Watched]) -> WatchFacts {
@@ -249,6 +290,8 @@ fn watch_facts(watched: &[Watched]) -> WatchFacts {
         let missed = &mut facts.kinds[usize::from(!video)];
         missed.expected_s += one.tally.expected.as_secs_f64();
         missed.missed_s += one.tally.expected.saturating_sub(one.tally.played).as_secs_f64();
+        let short = facts.short_gaps_s.iter_mut().zip(one.tally.short_gaps_by);
+        short.for_each(|(sum, own)| *sum += own.as_secs_f64());
         for gap in &one.tally.interruptions {
             let key = (video, gap.cause, gap.reason.as_ref().map(ToString::to_string));
             groups.entry(key).or_default().push((one, gap.length(), gap.back));
@@ -348,9 +391,9 @@ fn books(played: &Played, wrongs: &mut Vec<String>) {
     let inside = SfuWorkerCounters::sum_of(ledger.workers.iter().map(|it| it.counted));
     equal(
         wrongs,
-        || "packets that the SFU lost".to_owned(),
+        || "packets that the SFU lost, and found its buffers full".to_owned(),
         inside.unwrap_or_default().lost_inside(),
-        0,
+        world.receive_drops,
     );
 }
 
@@ -420,56 +463,105 @@ fn watch(played: &Played, wrongs: &mut Vec<String>) {
     }
 }
 
+/// Something was lost for good, or could not be watched, of which a verdict has to say whose fault it is.
+fn anything_happened(facts: &Facts) -> bool {
+    let TracksFacts { missing, .. } = facts.tracks;
+    let late = facts.watch.kinds.iter().any(|kind| kind.is_too_much());
+    facts.unrecovered > 0
+        || late
+        || !facts.watch.groups.is_empty()
+        || missing > 0
+        || facts.failed + facts.dropped > 0
+        || !facts.files_lost.is_empty()
+}
+
+/// Who is to be named, of all that was injected. With the SFU's ledger, or without one, as of a server that
+/// is not ours: then only what the sender and receiver reports prove can be known.
+fn to_be_named(played: &Played, with_ledger: bool) -> Vec<Blamed> {
+    let Played { world, facts, .. } = played;
+    if !anything_happened(facts) {
+        return vec![Blamed::None];
+    }
+    let faults = &world.plan.faults;
+    let lost = facts.unrecovered > 0;
+    // Lost in first transmission on the way down; what was only overtaken was never lost.
+    let at_first = facts.missing > facts.reordered;
+    // Without a ledger only what the server's reports prove can be known, and they must not lie.
+    let proof = facts.senders.proof(facts.missing).map(|(whose, _)| whose);
+    let proven = |whose: Blamed| match proof {
+        _ if with_ledger => whose,
+        Some(proven) if proven == whose => whose,
+        _ => Blamed::Unknown,
+    };
+    let mut named = Vec::new();
+    for planned in faults {
+        let publishes = planned.client.is_none_or(|it| world.clients[it].spec.publishes());
+        let subscribes = planned.client.is_none_or(|it| world.clients[it].spec.subscribes);
+        match planned.fault.culprit() {
+            Culprit::Network if lost => named.push(proven(Blamed::Network)),
+            Culprit::Network if at_first && with_ledger => named.push(Blamed::Network),
+            Culprit::Publisher if with_ledger => named.push(Blamed::Publisher),
+            Culprit::Publisher => named.push(match publishers_know(facts) {
+                true => Blamed::Publisher,
+                false => Blamed::Unknown,
+            }),
+            Culprit::Server if lost => named.push(proven(Blamed::Server)),
+            Culprit::Server if at_first && with_ledger => named.push(Blamed::Server),
+            Culprit::FullServer if with_ledger => named.push(Blamed::Server),
+            // What its buffers had no room for is lost on the way up to all that anybody else can see.
+            Culprit::FullServer => {
+                named.extend([Blamed::Server, Blamed::Unknown, Blamed::Publisher]);
+            }
+            Culprit::DeadServer => named.push(Blamed::Server),
+            Culprit::Disk => named.push(Blamed::Generator),
+            Culprit::Cut if with_ledger => {
+                named.extend(subscribes.then_some(Blamed::Network));
+                named.extend(publishes.then_some(Blamed::Publisher));
+            }
+            Culprit::Cut => {
+                named.extend([Blamed::Unknown, proven(Blamed::Network)]);
+                named.extend(publishes.then_some(Blamed::Publisher));
+            }
+            // Everything came, and too late: nobody counts that.
+            _ => named.push(Blamed::Unknown),
+        }
+    }
+    named
+}
+
+/// What receiver reports tell publishers explains nine tenths of what was lost, for good or at first.
+fn publishers_know(facts: &Facts) -> bool {
+    let nine_tenths = |of: u64| of as f64 * 0.9;
+    match facts.unrecovered {
+        0 => {
+            // What is sent again comes in the wrong order.
+            let again = facts.sent_again * facts.subscribers_joined;
+            let at_first = facts.missing - facts.reordered.saturating_sub(again).min(facts.missing);
+            let known = again + facts.upstream_lost * facts.subscribers_joined;
+            at_first > 0 && known as f64 >= nine_tenths(at_first)
+        }
+        lost => (facts.upstream_lost * facts.subscribers_lossy) as f64 >= nine_tenths(lost),
+    }
+}
+
 /// The verdict names what was injected, and nobody else.
 fn verdict(played: &Played, wrongs: &mut Vec<String>) {
-    let Played { world, verdict, .. } = played;
+    let Played { world, facts, verdict, foreign, .. } = played;
     let faults = &world.plan.faults;
-    let culprits: Vec<Culprit> = faults.iter().map(|planned| planned.fault.culprit()).collect();
-    let lost = sums(world);
-    let lost = lost.video.packets.unrecovered + lost.audio.packets.unrecovered;
-    let mut may: Vec<Blamed> = vec![Blamed::None];
-    for culprit in &culprits {
-        match culprit {
-            Culprit::Nobody => {}
-            Culprit::Network => may.push(Blamed::Network),
-            Culprit::Publisher => may.push(Blamed::Publisher),
-            Culprit::Server => may.push(Blamed::Server),
-            Culprit::Cut => may.extend([Blamed::Network, Blamed::Unknown]),
+    for (with_ledger, verdict) in [(true, verdict), (false, foreign)] {
+        let named = to_be_named(played, with_ledger);
+        if !named.contains(&verdict.fault) {
+            let how = if with_ledger { "with the ledger" } else { "without a ledger" };
+            wrongs.push(format!("verdict {how}: {verdict:#?}, where it is to be {named:?}"));
         }
     }
-    for planned in faults {
-        match (planned.fault.culprit(), planned.client) {
-            // What it sends is lost on the way up.
-            (Culprit::Cut, Some(client)) if world.clients[client].spec.publishes() => {
-                may.push(Blamed::Publisher);
-            }
-            // Nothing is lost for good that is known, and what came late is nobody's.
-            (Culprit::Network | Culprit::Publisher | Culprit::Server, _) if lost == 0 => {
-                may.push(Blamed::Unknown);
-            }
-            _ => {}
-        }
-    }
-    // What is late and not lost is nobody's that is known: what was held back, and what was missed only
-    // when the next packet came through.
-    let late = |fault| matches!(fault, Fault::Delay(_) | Fault::Rate(_) | Fault::Mtu(_));
-    if faults.iter().any(|planned| late(planned.fault)) {
-        may.push(Blamed::Unknown);
-    }
-    if !may.contains(&verdict.fault) {
-        wrongs.push(format!("verdict: {verdict:?}, where it may be {may:?}"));
-    }
-    let clean = culprits.iter().all(|culprit| *culprit == Culprit::Nobody);
+    let clean = faults.iter().all(|planned| planned.fault.culprit() == Culprit::Nobody);
+    let lost = facts.unrecovered;
     if clean && lost > 0 {
         wrongs.push(format!("verdict: {lost} packets are lost for good, and none was dropped"));
     }
     if faults.is_empty() && (verdict.result, verdict.fault) != (Outcome::Pass, Blamed::None) {
         wrongs.push(format!("verdict: {verdict:?} of a run without faults"));
-    }
-    let blames =
-        matches!(culprits[..], [Culprit::Network] | [Culprit::Publisher] | [Culprit::Server]);
-    if blames && lost > 0 && verdict.fault == Blamed::None {
-        wrongs.push(format!("verdict: {lost} packets are lost for good, and nobody is named"));
     }
 }
 
@@ -501,6 +593,15 @@ fn repair(played: &Played, wrongs: &mut Vec<String>) {
                 .push(format!("repair: of {lost} packets lost on the way up none was sent again"));
         }
     }
+    told(played, &counters, wrongs);
+    let recorded = world.accounts.tracks.iter().filter(|((_, (_, video)), _)| *video);
+    let recorded: u64 = recorded.map(|(_, track)| track.frames.len() as u64).sum();
+    let decodable = counters.video.frames.decodable.unwrap_or(0);
+    if decodable.abs_diff(recorded) > FRAMES_SLACK {
+        wrongs.push(format!(
+            "repair: {decodable} frames are said to be decodable, and {recorded} were put together"
+        ));
+    }
     let early = counters.transport.before_connected + counters.transport.unknown_ssrc;
     if early == 0 && faults.iter().all(|fault| fault.culprit() == Culprit::Nobody) {
         let frames = counters.video.frames;
@@ -511,6 +612,26 @@ fn repair(played: &Played, wrongs: &mut Vec<String>) {
             frames.decodable.unwrap_or(0),
         );
         equal(wrongs, || "frames dropped, and none was".to_owned(), frames.dropped.unwrap_or(0), 0);
+    }
+}
+
+/// What the server says of publishers' losses is what they say; and who takes up a session finds a new
+/// way.
+fn told(played: &Played, counters: &PeerCounters, wrongs: &mut Vec<String>) {
+    let (facts, signalling) = (&played.facts, &played.ledger.signalling);
+    let told = counters.publish.upstream_lost.unwrap_or(0);
+    let lost = played.ledger.totals.upstream.publisher_packets_lost;
+    let reported = facts.upstream_reported as f64 >= 0.9 * facts.published as f64;
+    if reported && lost >= LOST_MIN && told < lost / 2 {
+        wrongs.push(format!(
+            "repair: {lost} packets never reached the SFU, and publishers were told of {told}"
+        ));
+    }
+    if signalling.ice_restarts < signalling.resumes {
+        wrongs.push(format!(
+            "recovery: {} sessions were taken up, and {} connections got new ICE credentials",
+            signalling.resumes, signalling.ice_restarts
+        ));
     }
 }
 
@@ -542,7 +663,7 @@ fn ends(played: &Played, wrongs: &mut Vec<String>) {
 }
 
 fn absent(world: &World) -> String {
-    let up: Vec<bool> = world.clients.iter().map(super::client::Client::is_up).collect();
+    let up: Vec<bool> = world.clients.iter().map(Client::is_up).collect();
     let latest: Vec<_> = world
         .accounts
         .tracks

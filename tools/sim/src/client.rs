@@ -1,6 +1,7 @@
 //! A participant: a real session and a real peer, and what `stampede run` does with both: it joins,
 //! comes back on livekit-client's schedule, and leaves.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -8,19 +9,23 @@ use std::time::{Duration, Instant};
 use livekit_protocol as proto;
 use prost::Message as _;
 use prost::bytes::Bytes;
-use stampede_core::watch::StreamCover;
 use stampede_core::{
-    Arrival, DtlsIdentity, LocalId, MediaFailure, MediaKind, PathKind, Peer, PeerEvent,
-    PeerOptions, PeerReport, PeerRole, PeerSink, PeerUpdate, PublishLayer, PublishTrack, Receives,
-    RecordedFrame, RecordedStream, Scratch, Transport,
+    AddressRequest, Arrival, DtlsIdentity, LocalId, MediaFailure, MediaKind, PathKind, Peer,
+    PeerEvent, PeerOptions, PeerRole, PeerSink, PeerUpdate, Receives, RecordedFrame,
+    RecordedStream, Scratch, Transport, TurnServer,
 };
+use stampede_media::AssemblerCounters;
+use stampede_media::disk::DiskHandle;
+use stampede_signaling::ErrorKind;
 use stampede_signaling::session::{
-    EndReason, FIRST_OFFER_ID, FIRST_SLOTS, LocalLayer, LocalTrack, MediaCommand, MediaInput,
-    Output, Quality, Role, Session, SessionEvent, SessionOptions, SignalVersion, Subscription,
-    Target, TrackSource, WayBack,
+    EndReason, FIRST_OFFER_ID, FIRST_SLOTS, MediaCommand, MediaInput, Output, Session,
+    SessionEvent, SessionOptions, SignalVersion, Target, WayBack,
 };
 
-use crate::clips;
+use crate::news::{News, Out, Signalling, Why};
+use crate::recorder::Recorder;
+use crate::spec::{ClientSpec, relay_of};
+use crate::turn_server::{PASSWORD, USER};
 
 /// Pauses before tries to come back, of livekit-client (`tools/run/src/reconnect.rs`).
 const PAUSES_MS: [u64; 10] = [0, 300, 1_200, 2_700, 4_800, 7_000, 7_000, 7_000, 7_000, 7_000];
@@ -41,90 +46,22 @@ const NEVER: Duration = Duration::from_secs(86_400);
 /// Work at one moment that never ends is a bug.
 const ROUNDS_MAX: usize = 1_000;
 
-/// What a participant is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientSpec {
-    /// It publishes video.
-    pub video: bool,
-    /// It publishes audio.
-    pub audio: bool,
-    /// It subscribes to everything.
-    pub subscribes: bool,
-    /// By this protocol; who does both does it by v1.
-    pub version: SignalVersion,
-    /// When it joins, since the start.
-    pub joins_at: Duration,
-}
-
-impl ClientSpec {
-    /// It publishes something.
-    #[must_use]
-    pub fn publishes(&self) -> bool {
-        self.video || self.audio
-    }
-}
-
-/// What a participant wants of whoever has its websocket.
-#[derive(Debug, Clone)]
-pub enum Signalling {
-    /// One that joins, over a single connection with this first offer if it has one.
-    Join(Option<Option<proto::SessionDescription>>),
-    /// One that takes its session up again.
-    Resume,
-    /// Say this on the one it has.
-    Say(Vec<u8>),
-    /// Close it.
-    HangUp,
-}
-
-/// What happened to a participant, for the accounts.
-#[derive(Debug, Clone)]
-pub enum News {
-    /// It stands: for the first time, or again.
-    Stands,
-    /// It broke, by this kind of error.
-    Broke(String),
-    /// It leaves in order.
-    Left,
-    /// It is over, and did not leave in order.
-    GaveUp(String),
-    /// A track of its own was accepted.
-    Published(MediaKind),
-    /// A track of somebody else is there: sid and identity of its publisher.
-    Available(String, String, MediaKind),
-    /// A track is wanted, or paused.
-    Wanted(String, bool),
-    /// What its streams covered; the number tells them apart over all peers.
-    Cover(u64, StreamCover),
-    /// A whole frame came.
-    Frame(Option<String>, MediaKind, Vec<u8>),
-    /// A peer is closed.
-    Closed(Box<PeerReport>),
-}
-
-/// What comes out of a participant at one moment.
-#[derive(Debug, Default)]
-pub struct Out {
-    /// Datagrams, to where.
-    pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    /// Signalling, in order.
-    pub signalling: Vec<Signalling>,
-    /// For the accounts, in order.
-    pub news: Vec<News>,
-    /// For the trace, in order.
-    pub trace: Vec<&'static str>,
-}
-
 #[derive(Default)]
 struct Sink {
-    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    datagrams: Vec<(LocalId, SocketAddr, Vec<u8>)>,
+    requests: Vec<AddressRequest>,
     events: Vec<PeerEvent>,
     frames: Vec<(Option<String>, MediaKind, Vec<u8>)>,
+    recorder: Option<Recorder>,
 }
 
 impl PeerSink for Sink {
-    fn transmit(&mut self, _: LocalId, destination: SocketAddr, payload: &[u8]) {
-        self.datagrams.push((destination, payload.to_vec()));
+    fn transmit(&mut self, via: LocalId, destination: SocketAddr, payload: &[u8]) {
+        self.datagrams.push((via, destination, payload.to_vec()));
+    }
+
+    fn address(&mut self, request: AddressRequest) {
+        self.requests.push(request);
     }
 
     fn event(&mut self, event: PeerEvent) {
@@ -132,8 +69,17 @@ impl PeerSink for Sink {
     }
 
     fn recorded(&mut self, stream: &RecordedStream, frame: RecordedFrame) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(stream, &frame);
+        }
         let track = stream.track_id.as_ref().map(ToString::to_string);
         self.frames.push((track, stream.kind, frame.data.to_vec()));
+    }
+
+    fn recording_ended(&mut self, stream: &RecordedStream, counted: &AssemblerCounters) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(stream.id, counted);
+        }
     }
 }
 
@@ -164,6 +110,8 @@ pub struct Client {
     /// Its address behind its NAT, but for the port.
     local_ip: std::net::IpAddr,
     options: PeerOptions,
+    /// Its TURN server.
+    relay: SocketAddr,
     stage: Stage,
     scheduled: Instant,
     session: Option<Session>,
@@ -172,6 +120,9 @@ pub struct Client {
     peer: Option<Box<Peer>>,
     /// How many it had.
     peers: u64,
+    /// Its sockets by what the peer calls them; their numbers are never used again.
+    sockets: BTreeMap<LocalId, u16>,
+    sockets_made: u16,
     peer_wake: Instant,
     connected: bool,
     stands: bool,
@@ -181,6 +132,8 @@ pub struct Client {
     closed_until: Option<Instant>,
     tried: usize,
     dial: Option<(Instant, Dial)>,
+    /// What its media worker is about to say to the session, and when.
+    late: VecDeque<(Instant, MediaInput)>,
     covers_at: Instant,
     rng: fastrand::Rng,
     scratch: Scratch,
@@ -208,8 +161,9 @@ impl Client {
         Self {
             identity: format!("{role}-{index}"),
             local_ip: [10, 0, 0, 1 + index as u8].into(),
+            relay: relay_of(index),
             options: PeerOptions {
-                transport: Transport::Only(PathKind::Udp),
+                transport: Transport::Only(spec.way),
                 ..PeerOptions::new(identity())
             },
             spec,
@@ -219,6 +173,8 @@ impl Client {
             signal: false,
             peer: None,
             peers: 0,
+            sockets: BTreeMap::new(),
+            sockets_made: 0,
             peer_wake: scheduled,
             connected: false,
             stands: false,
@@ -228,12 +184,24 @@ impl Client {
             closed_until: None,
             tried: 0,
             dial: None,
+            late: VecDeque::new(),
             covers_at: scheduled,
             rng: fastrand::Rng::with_seed(seed ^ (index as u64 + 1).wrapping_mul(0x9e37_79b9)),
             scratch: Scratch::default(),
             sink: Sink::default(),
             out: Out::default(),
         }
+    }
+
+    /// Records what it receives.
+    pub fn record(&mut self, disk: DiskHandle) {
+        self.sink.recorder = Some(Recorder::new(disk, self.identity.clone()));
+    }
+
+    /// What became of its recordings, if it has any.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.sink.recorder.as_ref()
     }
 
     /// When it joins.
@@ -289,7 +257,8 @@ impl Client {
             Stage::Leaving(until) => peer.into_iter().chain([until]).min(),
             Stage::Here => {
                 let dial = self.dial.map(|(at, _)| at);
-                let all = [session, peer, dial, self.missing_until, self.closed_until];
+                let late = self.late.front().map(|(at, _)| *at);
+                let all = [session, peer, dial, late, self.missing_until, self.closed_until];
                 all.into_iter().flatten().min()
             }
         }
@@ -321,13 +290,16 @@ impl Client {
                     Dial::Resume => self.dial_again(),
                 }
             }
+            while let Some((_, input)) = self.late.pop_front_if(|(at, _)| now >= *at) {
+                self.tell_session(input);
+            }
             if self.closed_until.is_some_and(|at| now >= at) {
                 self.closed_until = None;
                 let reason = MediaFailure::Closed.to_string();
                 self.tell_session(MediaInput::Disconnected { reason });
             }
             if self.missing_until.is_some_and(|at| now >= at) {
-                self.fall(now, "media_timeout", WayBack::Reconnect, false);
+                self.fall(now, &Why::other("media_timeout"), WayBack::Reconnect, false);
             }
             if let Some(session) = &mut self.session
                 && session.next_timeout().is_some_and(|at| now >= at)
@@ -344,9 +316,13 @@ impl Client {
     }
 
     /// A datagram came.
-    pub fn datagram(&mut self, at: Arrival, source: SocketAddr, payload: &[u8]) {
-        if let Some(peer) = &mut self.peer {
-            peer.handle_datagram(at, source, payload, &mut self.scratch);
+    pub fn datagram(&mut self, at: Arrival, socket: u16, source: SocketAddr, payload: &[u8]) {
+        let via = self.sockets.iter().find(|(_, number)| **number == socket).map(|(via, _)| *via);
+        if let (Some(peer), Some(via)) = (&mut self.peer, via) {
+            peer.received_on(via);
+            if let Some((source, payload)) = peer.relayed(at, via, source, payload) {
+                peer.handle_datagram(at, source, payload, &mut self.scratch);
+            }
             self.peer_wake = at.instant;
         }
     }
@@ -366,7 +342,7 @@ impl Client {
                 let options = SessionOptions {
                     version: self.spec.version,
                     first_offer,
-                    ..SessionOptions::new(self.role())
+                    ..SessionOptions::new(self.spec.role())
                 };
                 self.session = Some(Session::new(options, now));
             }
@@ -378,9 +354,13 @@ impl Client {
     pub fn refused(&mut self, now: Instant) {
         self.out.trace.push("refused");
         self.signal = false;
+        let why = Why::from(ErrorKind::Refused);
         match &self.session {
-            Some(_) => self.later(now, Dial::Resume, false, "refused"),
-            None => self.fall(now, "refused", WayBack::Reconnect, false),
+            Some(_) => {
+                self.out.news.push(News::Broke(why.clone()));
+                self.later(now, Dial::Resume, false, &why);
+            }
+            None => self.fall(now, &why, WayBack::Reconnect, false),
         }
     }
 
@@ -399,9 +379,13 @@ impl Client {
             true => EndReason::Closed { code: 1000, text: String::new() },
             false => EndReason::ConnectionLost { detail: "reset".to_owned() },
         };
-        if let Some(session) = &mut self.session {
-            session.handle_transport_end(reason);
-            self.settle(now);
+        match &mut self.session {
+            Some(session) => {
+                session.handle_transport_end(reason);
+                self.settle(now);
+            }
+            // It was not open yet.
+            None => self.fall(now, &Why::from(ErrorKind::Unreachable), WayBack::Reconnect, false),
         }
     }
 
@@ -425,20 +409,6 @@ impl Client {
         self.settle(now);
     }
 
-    fn role(&self) -> Role {
-        let receives = Role::subscriber(Subscription::Auto, Quality::High).receives;
-        Role {
-            receives: receives.filter(|_| self.spec.subscribes),
-            tracks: self.tracks().map(|(track, _)| track).collect(),
-            ..Role::default()
-        }
-    }
-
-    fn tracks(&self) -> impl Iterator<Item = (LocalTrack, PublishTrack)> {
-        let kinds = [(MediaKind::Video, self.spec.video), (MediaKind::Audio, self.spec.audio)];
-        kinds.into_iter().filter(|(_, sends)| *sends).map(|(kind, _)| track(kind))
-    }
-
     /// Begins a session: a peer, and a websocket.
     fn start(&mut self, now: Instant) {
         self.out.trace.push("starts");
@@ -448,12 +418,23 @@ impl Client {
                 .spec
                 .subscribes
                 .then(|| Receives { record: true, ..Receives::default() }),
-            tracks: self.tracks().map(|(_, track)| track).collect(),
+            tracks: self.spec.tracks().map(|(_, track)| track).collect(),
             ..PeerRole::default()
         };
-        let local = SocketAddr::new(self.local_ip, self.local_port());
-        let peer = Peer::with_role(now, local, &self.options, role).unwrap();
+        self.sockets.clear();
+        let own = (self.spec.way == PathKind::Udp).then(|| self.socket(LocalId::default()));
+        let peer = Peer::with_role(now, own, &self.options, role).unwrap();
         let mut peer = Box::new(peer);
+        if self.spec.way.is_relayed() {
+            let server = TurnServer {
+                by: self.spec.way,
+                host: self.relay.ip().to_string().into(),
+                address: Some(self.relay),
+                username: USER.into(),
+                credential: PASSWORD.into(),
+            };
+            peer.set_turn_servers(now, vec![server], false);
+        }
         let single = (self.spec.version == SignalVersion::V1).then(|| {
             self.spec.subscribes.then(|| proto::SessionDescription {
                 r#type: "offer".to_owned(),
@@ -470,10 +451,39 @@ impl Client {
         self.out.signalling.push(Signalling::Join(single));
     }
 
-    /// The port behind its NAT.
+    /// Another socket, and where it is behind its NAT.
+    fn socket(&mut self, via: LocalId) -> SocketAddr {
+        self.sockets_made += 1;
+        self.sockets.insert(via, self.sockets_made);
+        SocketAddr::new(self.local_ip, 40_000 + self.sockets_made)
+    }
+
+    /// It has this socket.
     #[must_use]
-    pub fn local_port(&self) -> u16 {
-        40_000 + self.peers as u16
+    pub fn has_socket(&self, number: u16) -> bool {
+        self.peer.is_some() && self.sockets.values().any(|own| *own == number)
+    }
+
+    /// Does what the peer asks for beside its datagrams.
+    fn addresses(&mut self, now: Instant) {
+        for request in std::mem::take(&mut self.sink.requests) {
+            match request {
+                AddressRequest::Relay { via, .. } => {
+                    let local = self.socket(via);
+                    if let Some(peer) = &mut self.peer {
+                        peer.stream_connected(now, via, local);
+                    }
+                }
+                AddressRequest::Close { via } => {
+                    // What it has sent last is on its way.
+                    self.take_sink();
+                    self.sockets.remove(&via);
+                }
+                AddressRequest::Open { .. } | AddressRequest::Connect { .. } => {
+                    panic!("{}: {request:?}", self.identity)
+                }
+            }
+        }
     }
 
     fn dial_again(&mut self) {
@@ -483,7 +493,7 @@ impl Client {
     }
 
     /// Dials after the pause that is due, or gives up.
-    fn later(&mut self, now: Instant, dial: Dial, asked_for: bool, why: &str) {
+    fn later(&mut self, now: Instant, dial: Dial, asked_for: bool, why: &Why) {
         let Some(&pause_ms) = PAUSES_MS.get(self.tried) else {
             return self.give_up(now, why);
         };
@@ -493,9 +503,9 @@ impl Client {
         self.dial = Some((now + Duration::from_millis(pause), dial));
     }
 
-    fn give_up(&mut self, now: Instant, why: &str) {
+    fn give_up(&mut self, now: Instant, why: &Why) {
         self.out.trace.push("gives up");
-        self.out.news.push(News::GaveUp(why.to_owned()));
+        self.out.news.push(News::GaveUp(why.clone()));
         self.hang_up();
         self.close(now);
         self.session = None;
@@ -510,12 +520,12 @@ impl Client {
     }
 
     /// The session is over; another follows, if one can.
-    fn fall(&mut self, now: Instant, why: &str, back: WayBack, asked_for: bool) {
+    fn fall(&mut self, now: Instant, why: &Why, back: WayBack, asked_for: bool) {
         if self.stage != Stage::Here {
             return;
         }
         self.out.trace.push("falls");
-        self.out.news.push(News::Broke(why.to_owned()));
+        self.out.news.push(News::Broke(why.clone()));
         if let Some(mut session) = self.session.take() {
             session.leave();
             while let Some(output) = session.poll_output() {
@@ -544,28 +554,32 @@ impl Client {
             return;
         }
         self.out.trace.push("ended");
-        let kind = why.kind().to_string();
+        let told = Why::from(why.kind());
         let can_resume = self.session.as_ref().is_some_and(Session::can_resume);
         let asked_for = why.is_asked_for() && !self.session_missing;
         if why.way_back() == WayBack::Resume && can_resume && self.connected && self.joined {
-            self.out.news.push(News::Broke(kind.clone()));
+            self.out.news.push(News::Broke(told.clone()));
             self.session_missing = true;
             self.closed_until = None;
             // Counted from the new websocket.
             self.missing_until = Some(now + NEVER);
             self.hang_up();
-            return self.later(now, Dial::Resume, asked_for, &kind);
+            return self.later(now, Dial::Resume, asked_for, &told);
         }
         let back = match why.way_back() {
             WayBack::None => WayBack::None,
             WayBack::Resume | WayBack::Reconnect => WayBack::Reconnect,
         };
-        self.fall(now, &kind, back, asked_for);
+        self.fall(now, &told, back, asked_for);
     }
 
     fn close(&mut self, now: Instant) {
+        self.late.clear();
         let Some(mut peer) = self.peer.take() else { return };
         peer.close(now, &mut self.sink);
+        if let Some(recorder) = &mut self.sink.recorder {
+            recorder.finish();
+        }
         self.sink.events.clear();
         self.take_sink();
         let peers = self.peers;
@@ -577,7 +591,11 @@ impl Client {
     }
 
     fn take_sink(&mut self) {
-        self.out.datagrams.append(&mut self.sink.datagrams);
+        for (via, to, bytes) in self.sink.datagrams.drain(..) {
+            if let Some(socket) = self.sockets.get(&via) {
+                self.out.datagrams.push((*socket, to, bytes));
+            }
+        }
         for (track, kind, data) in self.sink.frames.drain(..) {
             self.out.news.push(News::Frame(track, kind, data));
         }
@@ -604,7 +622,9 @@ impl Client {
             }
             let events = std::mem::take(&mut self.sink.events);
             self.take_sink();
-            let quiet = events.is_empty() && self.peer_wake > now;
+            let asks = !self.sink.requests.is_empty();
+            self.addresses(now);
+            let quiet = events.is_empty() && !asks && self.peer_wake > now;
             events.into_iter().for_each(|event| self.heard(now, event));
             if quiet {
                 return self.look();
@@ -657,7 +677,7 @@ impl Client {
                 self.out.trace.push("disconnected");
                 self.stands = false;
                 if !self.connected {
-                    self.fall(now, failure.kind(), WayBack::Reconnect, false);
+                    self.fall(now, &Why::other(failure.kind()), WayBack::Reconnect, false);
                 } else if self.missing_until.is_some() {
                     // On the way back ICE is restarted anyhow.
                 } else if *failure == MediaFailure::Closed {
@@ -713,7 +733,7 @@ impl Client {
             MediaCommand::TurnServers { .. } => Ok(None),
         };
         match answer {
-            Ok(Some(input)) => self.tell_session(input),
+            Ok(Some(input)) => self.late.push_back((now + self.spec.answers_after, input)),
             Ok(None) => {}
             Err(error) => {
                 self.out.trace.push("negotiation failed");
@@ -770,37 +790,4 @@ impl Client {
             peer.update(update);
         }
     }
-}
-
-/// A track for the session, and the same for the peer.
-fn track(kind: MediaKind) -> (LocalTrack, PublishTrack) {
-    let (cid, source, codec, clip) = match kind {
-        MediaKind::Video => ("cam", TrackSource::Camera, "vp8", clips::video()),
-        MediaKind::Audio => ("mic", TrackSource::Microphone, "opus", clips::audio()),
-    };
-    let (width, height) = (u32::from(clip.width), u32::from(clip.height));
-    let layer = LocalLayer { quality: Quality::High, width, height, bitrate_bps: 100_000 };
-    let local = LocalTrack {
-        cid: cid.to_owned(),
-        name: cid.to_owned(),
-        kind,
-        source,
-        codec: codec.to_owned(),
-        width,
-        height,
-        layers: if kind == MediaKind::Video { vec![layer] } else { Vec::new() },
-        red: false,
-        dtx: false,
-        layers_in_one_stream: false,
-        backup: None,
-    };
-    let publish = PublishTrack {
-        cid: cid.to_owned(),
-        kind,
-        layers: vec![PublishLayer { rid: None, clip }],
-        start_offset: Duration::ZERO,
-        speaking: None,
-        audio: Default::default(),
-    };
-    (local, publish)
 }

@@ -77,7 +77,7 @@ fn make_video() -> MediaClip {
 }
 
 fn frame_data(frame: usize, keyframe: bool) -> Vec<u8> {
-    let packets = if keyframe { 3 } else { 1 + frame % 2 };
+    let packets = if keyframe { 4 } else { 1 + frame % 3 };
     let head = if keyframe { 0x10 } else { 0x11 };
     let mut data = vec![head, 0, 0, 0x9d, 0x01, 0x2a, 64, 0, 64, 0];
     data.extend((frame as u32).to_be_bytes());

@@ -15,7 +15,13 @@ pub mod check;
 pub mod client;
 pub mod clips;
 pub mod link;
+pub mod news;
 pub mod plan;
+pub mod recorder;
+pub mod spec;
+#[path = "../../../engine/core/tests/turn/server.rs"]
+#[allow(dead_code, reason = "a test of the TURN client's needs more of it")]
+mod turn_server;
 pub mod wire;
 mod world;
 

@@ -29,12 +29,24 @@ impl Class {
     /// Of this datagram.
     #[must_use]
     pub fn of(datagram: &[u8]) -> Self {
-        match datagram {
+        match inner(datagram) {
             [0..=3, ..] => Self::Stun,
             [128..=191, second, ..] if (192..=223).contains(second) => Self::Rtcp,
             [128..=191, ..] => Self::Rtp,
             _ => Self::Dtls,
         }
+    }
+}
+
+/// What a TURN channel carries is what it is (RFC 8656 §12.4); all else is itself.
+#[must_use]
+pub fn inner(datagram: &[u8]) -> &[u8] {
+    match datagram {
+        [64..=79, _, high, low, rest @ ..] => {
+            let len = usize::from(u16::from_be_bytes([*high, *low]));
+            rest.get(..len).unwrap_or(rest)
+        }
+        _ => datagram,
     }
 }
 

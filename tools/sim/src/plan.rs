@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use stampede_core::PathKind;
+use stampede_media::disk::QUEUE_MESSAGES_MAX;
 use stampede_signaling::session::SignalVersion;
 
-use crate::client::ClientSpec;
 use crate::link::Conditions;
+use crate::spec::ClientSpec;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -28,12 +30,23 @@ pub enum Fault {
     Mtu(usize),
     /// A NAT forgets its mapping and makes another.
     Rebind,
+    /// Somebody's TURN server dies, and another one starts at its address.
+    RelayDeath,
     /// Nothing passes, signalling included.
     Partition,
     /// The SFU dies, and another one starts at its address.
     Death,
     /// The SFU itself drops a share of what it sends (its `--drop`).
     ServerLoss(f64),
+    /// The SFU's cores are full: each datagram in or out takes it so long, and so many find room in its
+    /// receive buffers; further ones are dropped.
+    Full(Duration, usize),
+    /// Each operation of the disk takes so long.
+    SlowDisk(Duration),
+    /// The disk does not answer.
+    StalledDisk,
+    /// So many bytes more find room on the disk.
+    FullDisk(u64),
     /// A websocket is reset.
     SignalReset,
     /// A participant's wall clock is set forwards by so many milliseconds, or back.
@@ -54,9 +67,14 @@ impl Fault {
             Self::Rate(_) => "rate",
             Self::Mtu(_) => "mtu",
             Self::Rebind => "rebind",
+            Self::RelayDeath => "relay death",
             Self::Partition => "partition",
             Self::Death => "death",
             Self::ServerLoss(_) => "server loss",
+            Self::Full(..) => "full",
+            Self::SlowDisk(_) => "slow disk",
+            Self::StalledDisk => "stalled disk",
+            Self::FullDisk(_) => "full disk",
             Self::SignalReset => "signal reset",
             Self::ClockStep(_) => "clock step",
         }
@@ -101,6 +119,8 @@ pub struct Plan {
     pub delays: Vec<Duration>,
     /// Media workers of the SFU.
     pub workers: usize,
+    /// Who receives records it, by a disk thread whose queue holds so many messages.
+    pub records: Option<usize>,
     /// What goes wrong.
     pub faults: Vec<Planned>,
     /// How long it goes on at least.
@@ -108,15 +128,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed. One in fourteen has no fault; of the others a fifth have two.
+    /// The plan of a seed. One in twenty has no fault; of the others a fifth have two.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.u64(..);
         let mut plan = Self::without_faults(seed, &mut rng);
-        let kinds = 15;
+        let kinds = 20;
         let first = seed % kinds;
         if let Some(planned) = plan.fault(first, &mut rng) {
+            if planned.fault.culprit() == Culprit::Disk {
+                // The product's, or one that a short stall fills.
+                plan.records = Some(*rng.choice(&[100, 400, QUEUE_MESSAGES_MAX]).unwrap_or(&1));
+            }
             plan.faults.push(planned);
             if rng.u8(..5) == 0 {
                 let second = rng.u64(..kinds);
@@ -138,6 +162,11 @@ impl Plan {
             false => SignalVersion::V0,
         };
         let joins_at = |rng: &mut fastrand::Rng| MS * rng.u32(..800);
+        let way = |rng: &mut fastrand::Rng| match rng.u8(..4) {
+            0 => PathKind::TurnUdp,
+            _ => PathKind::Udp,
+        };
+        let answers_after = |rng: &mut fastrand::Rng| MS * rng.u32(..60);
         let mut clients = Vec::new();
         for index in 0..rng.usize(1..=2) {
             let both = rng.u8(..4) == 0;
@@ -147,6 +176,8 @@ impl Plan {
                 subscribes: both,
                 version: if both { SignalVersion::V1 } else { version(rng) },
                 joins_at: joins_at(rng),
+                way: way(rng),
+                answers_after: answers_after(rng),
             });
         }
         for _ in 0..rng.usize(2..=3) {
@@ -156,16 +187,19 @@ impl Plan {
                 subscribes: true,
                 version: version(rng),
                 joins_at: joins_at(rng),
+                way: way(rng),
+                answers_after: answers_after(rng),
             });
         }
         let delays = clients.iter().map(|_| MS * rng.u32(1..60)).collect();
         let workers = rng.usize(1..=2);
         let duration = MS * rng.u32(4_000..5_000);
-        Self { seed, clients, delays, workers, faults: Vec::new(), duration }
+        let records = (rng.u8(..4) == 0).then_some(QUEUE_MESSAGES_MAX);
+        Self { seed, clients, delays, workers, records, faults: Vec::new(), duration }
     }
 
     /// The fault of a kind, with what is random about it.
-    fn fault(&self, kind: u64, rng: &mut fastrand::Rng) -> Option<Planned> {
+    fn fault(&mut self, kind: u64, rng: &mut fastrand::Rng) -> Option<Planned> {
         let share = |rng: &mut fastrand::Rng, most: f64| 0.01 + rng.f64() * (most - 0.01);
         let fault = match kind {
             1 => Fault::Loss(share(rng, 0.3), 1.0),
@@ -182,6 +216,11 @@ impl Plan {
             12 => Fault::ServerLoss(share(rng, 0.3)),
             13 => Fault::SignalReset,
             14 => Fault::ClockStep(rng.i64(-5_000..5_000)),
+            15 => Fault::Full(MS * rng.u32(5..12), if rng.bool() { 100 } else { 5_000 }),
+            16 => Fault::SlowDisk(MS * rng.u32(20..800)),
+            17 => Fault::StalledDisk,
+            19 => Fault::RelayDeath,
+            18 => Fault::FullDisk(rng.u64(..20_000)),
             _ => return None,
         };
         let subscribers: Vec<usize> =
@@ -189,23 +228,43 @@ impl Plan {
         let publishers: Vec<usize> =
             (0..self.clients.len()).filter(|client| self.clients[*client].publishes()).collect();
         let client = match fault {
-            Fault::Death | Fault::ServerLoss(_) => None,
+            Fault::Death
+            | Fault::ServerLoss(_)
+            | Fault::Full(..)
+            | Fault::SlowDisk(_)
+            | Fault::StalledDisk
+            | Fault::FullDisk(_) => None,
             Fault::LossUp(..) => Some(*rng.choice(&publishers)?),
             Fault::Delay(_)
             | Fault::Rebind
+            | Fault::RelayDeath
             | Fault::Partition
             | Fault::SignalReset
             | Fault::ClockStep(_) => Some(rng.usize(..self.clients.len())),
             _ => Some(*rng.choice(&subscribers)?),
         };
-        let from = MS * rng.u32(1_500..2_500);
+        let from = match fault {
+            // Some of them while an offer waits for its answer.
+            Fault::SignalReset if rng.bool() => {
+                let publishes = publishers.iter().map(|it| self.clients[*it].joins_at);
+                publishes.max().unwrap_or_default() + MS * rng.u32(20..400)
+            }
+            _ => MS * rng.u32(1_500..2_500),
+        };
         let lasts = match fault {
             _ if fault.is_moment() => Duration::ZERO,
             // From the start to the end: an SFU does not change its options.
             Fault::ServerLoss(_) => Duration::ZERO,
-            Fault::Partition | Fault::Death => MS * rng.u32(100..6_000),
+            Fault::Partition | Fault::Death | Fault::RelayDeath => MS * rng.u32(100..6_000),
+            // Whole stretches of a second are looked at.
+            Fault::Full(..) | Fault::SlowDisk(_) | Fault::StalledDisk | Fault::FullDisk(_) => {
+                MS * rng.u32(3_000..5_000)
+            }
             _ => MS * rng.u32(500..2_000),
         };
+        if let (Fault::RelayDeath, Some(client)) = (fault, client) {
+            self.clients[client].way = PathKind::TurnUdp;
+        }
         Some(Planned { fault, client, from, lasts })
     }
 
@@ -240,9 +299,14 @@ pub enum Culprit {
     Publisher,
     /// The SFU.
     Server,
-    /// A way that was cut, or an SFU that was dead: whose fault that was can't be proved by what is
-    /// known, but not that of somebody else.
+    /// An SFU without time left: what is late there, and what finds its receive buffer full.
+    FullServer,
+    /// An SFU that died.
+    DeadServer,
+    /// A way that was cut.
     Cut,
+    /// The disk, and with it this machine.
+    Disk,
 }
 
 impl Fault {
@@ -253,7 +317,10 @@ impl Fault {
             Self::Loss(..) | Self::Rate(_) | Self::Mtu(_) => Culprit::Network,
             Self::LossUp(..) => Culprit::Publisher,
             Self::ServerLoss(_) => Culprit::Server,
-            Self::Rebind | Self::Partition | Self::Death => Culprit::Cut,
+            Self::Full(..) => Culprit::FullServer,
+            Self::Death => Culprit::DeadServer,
+            Self::Rebind | Self::Partition | Self::RelayDeath => Culprit::Cut,
+            Self::SlowDisk(_) | Self::StalledDisk | Self::FullDisk(_) => Culprit::Disk,
             Self::Delay(_)
             | Self::Reorder(_)
             | Self::Duplicate(_)

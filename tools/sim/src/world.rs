@@ -1,21 +1,28 @@
 //! Everything that there is in a run, and its time.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use livekit_protocol as proto;
 use prost::bytes::Bytes;
 use stampede_core::{Arrival, PeerReport};
+use stampede_media::disk::DiskReport;
+use stampede_media::disk::virtual_disk::{VirtualDisk, VirtualFiles};
 use stampede_sfu::virtual_sfu::{Census, Said, SignalId, VirtualJoin, VirtualSfu};
 use stampede_sfu::{Ledger, SfuOptions};
 
 use crate::accounts::Accounts;
-use crate::client::{Client, News, Signalling};
-use crate::link::{Class, Link};
+use crate::client::Client;
+use crate::link::{Class, Link, inner};
+use crate::news::{News, Signalling};
 use crate::plan::{Fault, Plan, Planned};
+use crate::spec::relay_of;
+use crate::turn_server::TurnAt;
 use crate::wire::Wire;
 
 const ROOM: &str = "room";
@@ -23,6 +30,12 @@ const ROOM: &str = "room";
 const SFU: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 7_882);
 /// What wall clocks say at the start.
 const WALL_S: u64 = 1_700_000_000;
+/// Ports that a NAT has for a socket, one after the other.
+const PORTS_A_SOCKET: u16 = 50;
+/// How long a datagram takes between a TURN server and the SFU.
+const BEHIND_RELAYS: Duration = Duration::from_millis(2);
+/// Datagrams that an SFU takes at once.
+const BATCH_MAX: usize = 16;
 /// Steps of a run at most; more mean that time stands still.
 const STEPS_MAX: u64 = 2_000_000;
 /// Who else does something, in the trace.
@@ -62,6 +75,8 @@ pub struct Way {
     signal: Option<usize>,
     /// What was seen of media to it.
     pub wire: Wire,
+    /// Its TURN server, whether it uses one or not.
+    relay: TurnAt,
 }
 
 /// A websocket.
@@ -72,21 +87,60 @@ struct Connection {
     /// Its first offer went along.
     first_offer: Option<String>,
     open: bool,
+    /// It was reset before it was open at the SFU.
+    cut: bool,
     /// Nothing overtakes, in either direction.
     up_at: Instant,
     down_at: Instant,
 }
 
 enum Event {
-    ToSfu { client: usize, source: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    ToClient { client: usize, source: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Dial { signal: usize, single: Option<Option<proto::SessionDescription>>, resume: bool },
-    Opened { signal: usize },
-    Refused { signal: usize },
-    Up { signal: usize, frame: Vec<u8> },
-    HungUp { signal: usize },
-    Down { signal: usize, frame: Bytes },
-    Gone { signal: usize, in_order: bool },
+    /// From whose way, if it came by one.
+    ToSfu {
+        client: Option<usize>,
+        source: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// To somebody's TURN server from the SFU, or from the participant itself by its way.
+    ToRelay {
+        client: usize,
+        source: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    ToClient {
+        client: usize,
+        source: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Dial {
+        signal: usize,
+        single: Option<Option<proto::SessionDescription>>,
+        resume: bool,
+    },
+    Opened {
+        signal: usize,
+    },
+    Refused {
+        signal: usize,
+    },
+    Up {
+        signal: usize,
+        frame: Vec<u8>,
+    },
+    HungUp {
+        signal: usize,
+    },
+    Down {
+        signal: usize,
+        frame: Bytes,
+    },
+    Gone {
+        signal: usize,
+        in_order: bool,
+    },
     Begins(Planned),
     Ends(Planned),
 }
@@ -120,6 +174,29 @@ pub struct World {
     pub gave_up: Vec<(usize, String)>,
     /// RTP of the SFU that was for nobody's address.
     pub nowhere: u64,
+    /// What waits in the SFU's receive buffers.
+    waiting: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams that found them full.
+    pub receive_drops: u64,
+    /// What the SFU's cores are busy with, while they are full.
+    load: Load,
+    /// Where recordings are written, if any are.
+    disk: Option<VirtualDisk>,
+    /// What is on it.
+    pub files: Rc<RefCell<VirtualFiles>>,
+}
+
+/// Of an SFU that takes its time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    /// For each datagram, in or out.
+    each: Duration,
+    /// Datagrams that may wait for it.
+    room: usize,
+    /// With the latest of them, it is busy until then.
+    until: Option<Instant>,
+    /// All of it.
+    spent: Duration,
 }
 
 /// Virtual time begins at the same moment in all runs of a process.
@@ -141,8 +218,15 @@ impl World {
             }
         }
         let specs = plan.clients.iter().cloned().enumerate();
-        let clients: Vec<Client> =
+        let mut clients: Vec<Client> =
             specs.map(|(index, spec)| Client::new(index, spec, start, plan.seed)).collect();
+        let files = Rc::new(RefCell::new(VirtualFiles::default()));
+        let disk = plan.records.map(|queue| {
+            let (disk, handle) = VirtualDisk::new(start, queue, Rc::clone(&files));
+            let record = clients.iter_mut().filter(|client| client.spec.subscribes);
+            record.for_each(|client| client.record(handle.clone()));
+            disk
+        });
         let way = |index: usize| {
             let seed = plan.seed.wrapping_mul(64).wrapping_add(index as u64 * 2);
             Way {
@@ -153,6 +237,7 @@ impl World {
                 dark_until: None,
                 signal: None,
                 wire: Wire::default(),
+                relay: TurnAt::new(relay_of(index)),
             }
         };
         let scheduled: Vec<Instant> = clients.iter().map(Client::scheduled).collect();
@@ -172,6 +257,11 @@ impl World {
             trace: Vec::new(),
             gave_up: Vec::new(),
             nowhere: 0,
+            waiting: VecDeque::new(),
+            receive_drops: 0,
+            load: Load::default(),
+            disk,
+            files,
             plan,
         };
         world.start_sfu();
@@ -204,9 +294,9 @@ impl World {
         self.trace.push(Happened { at: self.now - self.start, peer, kind });
     }
 
-    /// How a participant's datagrams look to the SFU.
-    fn mapped(&self, client: usize) -> SocketAddr {
-        let port = 20_000 + self.clients[client].peers() as u16 * 50 + self.ways[client].rebinds;
+    /// How the datagrams of a participant's socket look to the other side.
+    fn mapped(&self, client: usize, socket: u16) -> SocketAddr {
+        let port = 20_000 + socket * PORTS_A_SOCKET + self.ways[client].rebinds;
         SocketAddr::new([100, 64, 0, 1 + client as u8].into(), port)
     }
 
@@ -225,8 +315,10 @@ impl World {
         for _ in 0..STEPS_MAX {
             let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
             let clients = self.clients.iter().filter_map(Client::next);
-            let sfu = self.sfu.as_ref().map(VirtualSfu::next);
-            let next = clients.chain(queued).chain(sfu).min().unwrap_or(end).max(self.now);
+            let sfu = self.sfu_next();
+            let disk = self.disk.as_ref().map(VirtualDisk::next);
+            let next =
+                clients.chain(queued).chain(sfu).chain(disk).min().unwrap_or(end).max(self.now);
             if next > end {
                 self.now = end;
                 return;
@@ -253,30 +345,59 @@ impl World {
             }
         }
         (0..self.clients.len()).for_each(|client| self.take(client));
-        if let Some(sfu) = &mut self.sfu {
-            sfu.turn();
+        if let Some(disk) = &mut self.disk {
+            disk.turn(now);
         }
-        self.take_sfu();
+        if self.load.until.is_none_or(|until| until <= now) {
+            self.sfu_works();
+        }
     }
 
-    /// Takes what the SFU has to send and to say.
-    fn take_sfu(&mut self) {
+    /// When the SFU has something to do, and the time for it.
+    fn sfu_next(&self) -> Option<Instant> {
+        let next = match self.waiting.is_empty() {
+            true => self.sfu.as_ref()?.next(),
+            false => self.now,
+        };
+        Some(self.load.until.map_or(next, |until| next.max(until)))
+    }
+
+    /// The SFU takes what came, and does what is due.
+    fn sfu_works(&mut self) {
         let Some(sfu) = &mut self.sfu else { return };
+        let batch = if self.load.each.is_zero() { usize::MAX } else { BATCH_MAX };
+        let taken = self.waiting.len().min(batch);
+        for (source, to, bytes) in self.waiting.drain(..taken) {
+            sfu.receive(source, to, &bytes);
+        }
+        sfu.turn();
+        let sent = self.take_sfu();
+        let took = self.load.each * (taken + sent) as u32;
+        self.load.spent += took;
+        self.load.until = (!took.is_zero()).then_some(self.now + took);
+        if let Some(sfu) = &mut self.sfu {
+            sfu.spent(self.load.spent);
+        }
+    }
+
+    /// Takes what the SFU has to send and to say; how many datagrams.
+    fn take_sfu(&mut self) -> usize {
+        let Some(sfu) = &mut self.sfu else { return 0 };
         let (sent, said) = (sfu.sent(), sfu.said());
+        let count = sent.len();
         for (source, to, bytes) in sent {
-            let owner = (0..self.clients.len())
-                .find(|client| to.ip() == IpAddr::from([100, 64, 0, 1 + *client as u8]));
-            let Some(client) = owner else {
+            let is_its = |client: &usize| {
+                let own = IpAddr::from([100, 64, 0, 1 + *client as u8]);
+                to.ip() == own || to.ip() == relay_of(*client).ip()
+            };
+            let Some(client) = (0..self.clients.len()).find(is_its) else {
                 self.nowhere += u64::from(Class::of(&bytes) == Class::Rtp);
                 continue;
             };
-            let way = &mut self.ways[client];
-            if Class::of(&bytes) == Class::Rtp {
-                way.wire.sent(&bytes);
-            }
-            let [first, copy] = way.down.send(self.now, &bytes);
-            for at in [first, copy].into_iter().flatten() {
-                self.push(at, Event::ToClient { client, source, to, bytes: bytes.clone() });
+            if to.ip() == relay_of(client).ip() {
+                self.push(self.now + BEHIND_RELAYS, Event::ToRelay { client, source, to, bytes });
+            } else {
+                self.send_down(client, source, to, &bytes);
             }
         }
         for (id, said) in said {
@@ -292,6 +413,38 @@ impl World {
                     self.signals[signal].sfu = None;
                     self.push(at, Event::Gone { signal, in_order: true });
                 }
+            }
+        }
+        count
+    }
+
+    /// Puts a datagram on the way to a participant.
+    fn send_down(&mut self, client: usize, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let way = &mut self.ways[client];
+        if Class::of(bytes) == Class::Rtp {
+            way.wire.sent(inner(bytes));
+        }
+        let [first, copy] = way.down.send(self.now, bytes);
+        for at in [first, copy].into_iter().flatten() {
+            let bytes = bytes.to_vec();
+            self.push(at, Event::ToClient { client, source, to, bytes });
+        }
+    }
+
+    /// A TURN server takes a datagram, and does with it what it does.
+    fn relay(&mut self, client: usize, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let relayed = self.ways[client].relay.take(self.now, source, to, bytes);
+        if relayed.is_empty() && to != relay_of(client) {
+            // Nothing is allocated there, or the SFU may not send to it.
+            self.nowhere += u64::from(Class::of(bytes) == Class::Rtp);
+        }
+        for (from, to, bytes) in relayed {
+            match to.ip() == SFU.ip() {
+                true => {
+                    let at = self.now + BEHIND_RELAYS;
+                    self.push(at, Event::ToSfu { client: None, source: from, to, bytes });
+                }
+                false => self.send_down(client, from, to, &bytes),
             }
         }
     }
@@ -316,18 +469,23 @@ impl World {
         for news in out.news {
             match &news {
                 News::Closed(report) => self.reports.push((client, PeerReport::clone(report))),
-                News::GaveUp(why) => self.gave_up.push((client, why.clone())),
+                News::GaveUp(why) => self.gave_up.push((client, why.kind.clone())),
                 _ => {}
             }
             let clients = &self.clients;
             let of = |identity: &str| clients.iter().position(|it| it.identity == identity);
             self.accounts.take(self.now, client, news, of);
         }
-        let source = self.mapped(client);
-        for (to, bytes) in out.datagrams {
+        for (socket, to, bytes) in out.datagrams {
+            let source = self.mapped(client, socket);
             let [first, copy] = self.ways[client].up.send(self.now, &bytes);
             for at in [first, copy].into_iter().flatten() {
-                self.push(at, Event::ToSfu { client, source, to, bytes: bytes.clone() });
+                let bytes = bytes.clone();
+                let event = match to == relay_of(client) {
+                    true => Event::ToRelay { client, source, to, bytes },
+                    false => Event::ToSfu { client: Some(client), source, to, bytes },
+                };
+                self.push(at, event);
             }
         }
         for signalling in out.signalling {
@@ -365,6 +523,7 @@ impl World {
             sfu: None,
             first_offer,
             open: true,
+            cut: false,
             up_at,
             down_at,
         });
@@ -384,20 +543,27 @@ impl World {
     fn carry_out(&mut self, event: Event) {
         match event {
             Event::ToSfu { client, source, to, bytes } => {
-                let class = Class::of(&bytes);
-                let book = self.ways[client].up.book_mut(class);
-                match &mut self.sfu {
-                    Some(sfu) => {
-                        book.delivered += 1;
-                        sfu.receive(source, to, &bytes);
-                    }
-                    None => book.stray += 1,
+                let there = self.sfu.is_some();
+                if let Some(client) = client {
+                    let book = self.ways[client].up.book_mut(Class::of(&bytes));
+                    *(if there { &mut book.delivered } else { &mut book.stray }) += 1;
                 }
+                self.receive(source, to, bytes);
+            }
+            Event::ToRelay { client, source, to, bytes } => {
+                if to == relay_of(client) {
+                    self.ways[client].up.book_mut(Class::of(&bytes)).delivered += 1;
+                }
+                self.relay(client, source, to, &bytes);
             }
             Event::ToClient { client, source, to, bytes } => {
                 self.deliver(client, source, to, &bytes)
             }
-            Event::Dial { signal, single, resume } => self.admit(signal, single, resume),
+            Event::Dial { signal, single, resume } => {
+                if !self.signals[signal].cut {
+                    self.admit(signal, single, resume);
+                }
+            }
             Event::Opened { signal } => {
                 if self.is_current(signal) {
                     let offer = self.signals[signal].first_offer.take();
@@ -442,9 +608,23 @@ impl World {
         }
     }
 
+    /// Into the SFU's receive buffers. Without time left it drops what finds no room.
+    fn receive(&mut self, source: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let full = !self.load.each.is_zero() && self.waiting.len() >= self.load.room;
+        match &mut self.sfu {
+            Some(sfu) if full => {
+                self.receive_drops += 1;
+                sfu.drop_received(to);
+            }
+            Some(_) => self.waiting.push_back((source, to, bytes)),
+            None => {}
+        }
+    }
+
     fn deliver(&mut self, client: usize, source: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let class = Class::of(bytes);
-        let there = to == self.mapped(client) && self.clients[client].has_peer();
+        let socket = (to.port() - 20_000) / PORTS_A_SOCKET;
+        let there = to == self.mapped(client, socket) && self.clients[client].has_socket(socket);
         let at = self.arrival(client);
         let way = &mut self.ways[client];
         if !there {
@@ -453,10 +633,10 @@ impl World {
         }
         way.down.book_mut(class).delivered += 1;
         if class == Class::Rtp {
-            way.wire.delivered(self.now, bytes);
+            way.wire.delivered(self.now, inner(bytes));
             self.happened(client, "rtp");
         }
-        self.clients[client].datagram(at, source, bytes);
+        self.clients[client].datagram(at, socket, source, bytes);
     }
 
     /// The SFU lets somebody in, or not.
@@ -521,19 +701,33 @@ impl World {
                     self.ways[client].dark_until = Some(until);
                 }
                 (Fault::Rebind, _) => self.ways[client].rebinds += 1,
+                (Fault::RelayDeath, begins) => {
+                    let relay = &mut self.ways[client].relay;
+                    relay.forget();
+                    relay.new_nonce();
+                    relay.is_silent = begins;
+                }
                 (Fault::ClockStep(ms), _) => self.ways[client].clock_ahead_ns += ms * 1_000_000,
                 (Fault::SignalReset, _) => self.reset(client),
                 (_, false) => {
                     back(up);
                     back(down);
                 }
-                (Fault::Death | Fault::ServerLoss(_), true) => {}
+                (_, true) => {}
             }
             return;
         }
         match (fault, begins) {
             (Fault::Death, true) => self.die(),
             (Fault::Death, false) => self.start_sfu(),
+            (Fault::Full(each, room), true) => (self.load.each, self.load.room) = (each, room),
+            (Fault::Full(..), false) => self.load.each = Duration::ZERO,
+            (Fault::SlowDisk(each), true) => self.files.borrow_mut().each = each,
+            (Fault::StalledDisk, true) => self.files.borrow_mut().stalled_until = Some(until),
+            (Fault::FullDisk(room), true) => self.files.borrow_mut().fills_up(room),
+            (Fault::SlowDisk(_) | Fault::StalledDisk | Fault::FullDisk(_), false) => {
+                self.files.borrow_mut().recovers();
+            }
             _ => {}
         }
     }
@@ -541,6 +735,7 @@ impl World {
     /// A participant's websocket is reset: both ends see it.
     fn reset(&mut self, client: usize) {
         let Some(signal) = self.ways[client].signal else { return };
+        self.signals[signal].cut = true;
         if let (Some(id), Some(sfu)) = (self.signals[signal].sfu.take(), &mut self.sfu) {
             sfu.lose(id);
         }
@@ -555,6 +750,7 @@ impl World {
         // What it sent last is on its way.
         self.take_sfu();
         self.sfu = None;
+        self.waiting.clear();
         for signal in 0..self.signals.len() {
             if self.signals[signal].sfu.take().is_some() {
                 let at = self.signal_at(signal, false);
@@ -571,6 +767,11 @@ impl World {
                 self.take(client);
             }
         }
+    }
+
+    /// Writes what waits for the disk, and says what became of the recordings.
+    pub fn recordings(&mut self) -> Option<DiskReport> {
+        self.disk.take().map(VirtualDisk::finish)
     }
 
     /// What the living SFU counted.

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic")]
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stampede_sim::Plan;
-use stampede_sim::check::{check, play};
+use stampede_sim::check::{Played, check, play};
 
 /// Seeds that are played unless another number is asked for.
 const SEEDS: u64 = 1_000;
@@ -18,11 +19,22 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// How often who was named for which faults, with a ledger and without one.
+type Named = BTreeMap<(String, String), u64>;
+
 /// What is wrong with a seed, if anything is.
-fn wrong(seed: u64) -> Option<String> {
+fn wrong(seed: u64, named: &Mutex<Named>) -> Option<String> {
     let plan = Plan::of(seed);
     let names = plan.names();
-    let found = catch_unwind(AssertUnwindSafe(|| check(plan).err())).unwrap_or_else(|panic| {
+    let found = catch_unwind(AssertUnwindSafe(|| match check(plan) {
+        Ok(Played { verdict, foreign, .. }) => {
+            let who = format!("{:?} {:?}", verdict.fault, foreign.fault);
+            *named.lock().unwrap().entry((names.clone(), who)).or_default() += 1;
+            None
+        }
+        Err(wrongs) => Some(wrongs),
+    }))
+    .unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Some(format!("it panicked: {}", text.unwrap_or_default()))
@@ -37,29 +49,35 @@ fn what_the_product_says_of_a_run_is_true() {
         let played = play(Plan::of(seed));
         played.world.trace.iter().filter(|it| it.kind != "rtp").for_each(|it| eprintln!("{it}"));
         eprintln!("{:?}\n{:#?}", played.world.plan, played.verdict);
-        assert!(wrong(seed).is_none(), "{}", wrong(seed).unwrap_or_default());
+        let wrong = wrong(seed, &Mutex::default());
+        assert!(wrong.is_none(), "{}", wrong.unwrap_or_default());
         return;
     }
     let first = number("STAMPEDE_SIM_FIRST").unwrap_or(0);
     let seeds = first..first + number("STAMPEDE_SIM_SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
+    let failures_max = number("STAMPEDE_SIM_FAILURES").map_or(FAILURES_MAX, |max| max as usize);
+    let named = Mutex::new(Named::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while failures.lock().unwrap().len() < FAILURES_MAX {
+                while failures.lock().unwrap().len() < failures_max {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
                         return;
                     }
-                    if let Some(wrong) = wrong(seed) {
+                    if let Some(wrong) = wrong(seed, &named) {
                         failures.lock().unwrap().push(wrong);
                     }
                 }
             });
         }
     });
+    for ((faults, who), count) in named.into_inner().unwrap() {
+        eprintln!("{count:>4} {faults}: {who}");
+    }
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

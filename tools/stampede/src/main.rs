@@ -10,6 +10,7 @@ mod calibration;
 mod doctor;
 mod find;
 mod flags;
+mod hosts;
 mod kubernetes;
 mod live;
 mod metrics;
@@ -54,6 +55,7 @@ fn command() -> Result<Exit, Failure> {
         }
         Parsed::Command(Command::Run(flags)) => run::command(*flags),
         Parsed::Command(Command::Sfu(flags)) => sfu::command(&flags),
+        Parsed::Command(Command::Work(flags)) => hosts::work(flags),
         Parsed::Command(Command::Doctor(flags)) if flags.calibrate => calibrate::command(&flags),
         Parsed::Command(Command::Doctor(flags)) => doctor::command(&flags),
         Parsed::Command(Command::Init(flags)) => flags::init(&flags),

@@ -1,18 +1,18 @@
 //! One run from its preparation to a report that is written and shown.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use stampede_output::files;
 use stampede_report::out::{Of, Output, OutputError, take_stdout, write_all};
 use stampede_report::types::Report;
 use stampede_report::{Exit, Failure};
-use stampede_run::{Controls, Prepared, RunData, prepare};
+use stampede_run::{Controls, Prepared, Progress, RunData, prepare};
 use stampede_scenario::{Scenario, load};
 
 use crate::flags::RunFlags;
 use crate::live::{Live, Mode};
-use crate::metrics;
+use crate::metrics::{self, Exposed};
 use crate::view::RunView;
 use crate::{calibration, signals, summary};
 
@@ -59,6 +59,12 @@ fn tell(notices: &[String], mode: Mode) {
 /// What ended it before there was anything to report.
 pub(crate) fn once(prepared: Prepared, show: &Show, notices: Mode) -> Result<RunData, Failure> {
     let listener = show.prometheus.map(metrics::bind).transpose()?;
+    let exposed: Arc<Exposed> = Arc::default();
+    let pushed = prepared.scenario.otlp.as_ref().map(|url| {
+        metrics::pusher(url, &prepared, Arc::clone(&exposed), |name| std::env::var_os(name))
+    });
+    let (pusher, pushes) = pushed.transpose()?.unzip();
+    let told = listener.is_some() || pusher.is_some();
     tell(&prepared.notices, notices);
     if notices != Mode::Quiet
         && let Some(warning) = load_warning(&prepared)
@@ -77,19 +83,22 @@ pub(crate) fn once(prepared: Prepared, show: &Show, notices: Mode) -> Result<Run
         first
     });
     let captures = prepared.scenario.capture.is_some();
-    let view = view(show.mode, &controls, listener, captures);
-    stampede_run::play(prepared, controls, Box::new(view))
-}
-
-fn view(
-    mode: Mode,
-    controls: &Arc<Controls>,
-    listener: Option<TcpListener>,
-    captures: bool,
-) -> RunView {
-    let live = Live::start(mode, Arc::clone(controls));
-    let exposed = listener.is_some().then(Arc::default);
-    RunView { live, exposed, listener, controls: Arc::clone(controls), captures }
+    let view = RunView {
+        live: Live::start(show.mode, Arc::clone(&controls)),
+        exposed: told.then(|| Arc::clone(&exposed)),
+        listener,
+        pusher,
+        controls: Arc::clone(&controls),
+        captures,
+    };
+    let played = stampede_run::play(prepared, controls, Box::new(view));
+    if let Some(pushes) = pushes {
+        if let Ok(data) = &played {
+            exposed.end(&Progress::at_the_end(data));
+        }
+        pushes.wait();
+    }
+    played
 }
 
 /// A line for a run that asks for more than this machine can carry by its calibration.

@@ -6,6 +6,7 @@ use stampede_scenario::Scenario;
 
 use crate::find::{self, FindPlan};
 use crate::flags::{RunFlags, run_outputs};
+use crate::hosts;
 use crate::play::{Show, finish, once, ready};
 
 /// The `run` command.
@@ -14,7 +15,15 @@ use crate::play::{Show, finish, once, ready};
 /// What ended it before there was anything to report.
 pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     if let Some(search) = FindPlan::new(&flags)? {
+        if flags.together.hosts.is_some() {
+            return Err(Failure::config(
+                "--find can't be combined with --hosts: a search is made on one host",
+            ));
+        }
         return find::command(flags, &search);
+    }
+    if let Some(hosts) = flags.together.hosts {
+        return hosts::coordinate(flags, hosts);
     }
     let show = Show::of(&flags);
     let (out, quiet, outputs) = (flags.out.clone(), flags.quiet, flags.clone());

@@ -1,4 +1,4 @@
-//! Where a run shows itself: the terminal, and Prometheus.
+//! Where a run shows itself: the terminal, Prometheus, and who is told its metrics.
 
 use std::net::TcpListener;
 use std::pin::Pin;
@@ -7,17 +7,19 @@ use std::sync::Arc;
 use stampede_run::{Controls, Progress, View};
 
 use crate::live::Live;
-use crate::metrics::{self, Exposed};
+use crate::metrics::{self, Exposed, Pusher};
 use crate::signals;
 
 /// The view of one run.
 pub(crate) struct RunView {
     /// The terminal.
     pub live: Live,
-    /// What a scrape shows, if there is one to be.
+    /// What others are told, if anybody is.
     pub exposed: Option<Arc<Exposed>>,
     /// Where it is scraped, until it is served.
     pub listener: Option<TcpListener>,
+    /// What tells it to who does not ask, until it is started.
+    pub pusher: Option<Pusher>,
     /// What SIGUSR1 asks.
     pub controls: Arc<Controls>,
     /// There is a flight recorder.
@@ -37,6 +39,9 @@ impl View for RunView {
     }
 
     fn beside(&mut self) -> Pin<Box<dyn Future<Output = ()>>> {
+        if let Some(pusher) = self.pusher.take() {
+            pusher.start();
+        }
         let served = self.listener.take().zip(self.exposed.clone());
         let (controls, captures) = (Arc::clone(&self.controls), self.captures);
         let quiet = self.live.is_quiet();

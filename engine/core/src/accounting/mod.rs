@@ -12,6 +12,8 @@ mod freeze;
 mod heard;
 mod jitter;
 mod latency;
+#[cfg(test)]
+mod maxima_tests;
 mod packet;
 mod picture;
 #[cfg(test)]

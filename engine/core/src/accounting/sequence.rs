@@ -70,11 +70,11 @@ struct Gap {
 
 /// Most gaps of our own that are remembered once they were given up; what comes late of an older one
 /// is late without having been missed.
-const OURS_MAX: usize = 8;
+pub(super) const OURS_MAX: usize = 8;
 
 /// Packets of which it is remembered that redundancy brought their payload. What comes after all of
 /// an older one counts as a duplicate.
-const RED_REPAIRS_MAX: usize = 64;
+pub(super) const RED_REPAIRS_MAX: usize = 64;
 
 /// The packets of one SSRC. See [`PacketCounters`] for what is counted.
 #[derive(Debug)]

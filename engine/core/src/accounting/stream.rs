@@ -15,7 +15,7 @@ use crate::{Arrival, FrameCounters, FreezeCounters, MediaKind, PacketCounters, S
 
 /// Most complete frames kept for [`StreamLedger::next_kept`]. At the maximum the oldest is forgotten;
 /// a caller that asks after each packet never gets there.
-const KEPT_FRAMES_MAX: usize = 2 * OPEN_FRAMES_MAX;
+pub(super) const KEPT_FRAMES_MAX: usize = 2 * OPEN_FRAMES_MAX;
 
 /// One packet with payload, or of which only the header could be read.
 #[derive(Debug, Clone, Copy)]

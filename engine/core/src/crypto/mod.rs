@@ -18,6 +18,7 @@ use str0m::crypto::dtls::{
 };
 use str0m::crypto::{CryptoError, CryptoProvider};
 
+use crate::dtls::front::Front;
 use crate::srtp::{KeySlot, Keying};
 
 /// Key exchange groups: every WebRTC client knows both, and P-384 costs ten times as much.
@@ -121,12 +122,16 @@ impl DtlsProvider for SharedDtls {
             DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
             other => return Err(CryptoError::Other(format!("{other} is not supported"))),
         };
-        Ok(Box::new(Instance { dtls, slot: SLOT.take() }))
+        // Of 1.3 dimpl reads other messages, and str0m asks for 1.2.
+        let front = (version == DtlsVersion::Dtls12).then(Box::default);
+        Ok(Box::new(Instance { dtls, front, slot: SLOT.take() }))
     }
 }
 
 struct Instance {
     dtls: dimpl::Dtls,
+    /// What it hears the handshake through, until that is over.
+    front: Option<Box<Front>>,
     slot: Option<Slot>,
 }
 
@@ -139,14 +144,24 @@ impl fmt::Debug for Instance {
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
         self.dtls.set_active(active);
+        if let Some(front) = &mut self.front {
+            front.set_client(active);
+        }
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.dtls.handle_packet(packet)
+        let Self { dtls, front, .. } = self;
+        match front {
+            Some(front) => front.take(packet, &mut |record| dtls.handle_packet(record)),
+            None => dtls.handle_packet(packet),
+        }
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.dtls.poll_output(buf);
+        if matches!(output, DtlsOutput::Connected) {
+            self.front = None;
+        }
         if let (DtlsOutput::KeyingMaterial(material, profile), Some(slot)) = (&output, &self.slot) {
             let (profile, material) = (*profile, material.to_vec());
             // A second handshake on the same connection would not change the keys.

@@ -68,8 +68,8 @@ mod tests {
             assert!(read <= bitrate_bps && bitrate_bps - read <= bitrate_bps >> 17);
         }
         out.clear();
-        write_remb(&mut out, 1, 1, &[5; 300]);
-        assert_eq!((out.len(), out[16]), (20 + 4 * 255, 255));
+        write_remb(&mut out, 1, 1, &[5; REMB_SSRCS_MAX + 45]);
+        assert_eq!((out.len(), out[16]), (20 + 4 * REMB_SSRCS_MAX, 255));
     }
 
     #[test]

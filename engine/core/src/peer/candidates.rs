@@ -221,6 +221,8 @@ pub(super) struct Candidates {
     route: Option<RouteLookup>,
     /// Between which addresses STUN has come, so that there is a way, whatever the routes say.
     heard: Vec<(LocalId, SocketAddr)>,
+    /// Addresses beside its candidates from which the server has sent authentic checks.
+    answered: Vec<SocketAddr>,
     checks_heard: bool,
     answers_heard: bool,
     /// ICE is looking for a pair.
@@ -253,6 +255,7 @@ impl Candidates {
             self.restarts = self.restarts.wrapping_add(1);
             self.remotes.clear();
             self.heard.clear();
+            self.answered.clear();
             self.left_out = 0;
             (self.checks_heard, self.answers_heard) = (false, false);
             self.undialled = None;
@@ -603,6 +606,23 @@ impl Candidates {
         }
     }
 
+    /// str0m has answered a check from there: it was authentic.
+    pub(super) fn answered(&mut self, from: SocketAddr) {
+        if self.answered.len() < HEARD_MAX && !self.is_servers(from) {
+            self.answered.reserve_exact(1);
+            self.answered.push(from);
+        }
+    }
+
+    /// Whether the server is known to be there: it has said so, or has sent an authentic check from there.
+    pub(super) fn is_servers(&self, address: SocketAddr) -> bool {
+        let is_it = |remote: &Remote| match remote.candidate {
+            RemoteCandidate::Udp(to) | RemoteCandidate::Tcp(to) => to == address,
+            RemoteCandidate::Other(_) => false,
+        };
+        self.remotes.iter().any(is_it) || self.answered.contains(&address)
+    }
+
     /// Until when a further candidate of the server may make up for those that failed.
     pub(super) fn hopeful_until(&self) -> Option<Instant> {
         self.remotes.last().map(|remote| remote.at + NO_PAIR_AFTER)
@@ -646,6 +666,11 @@ fn hash(text: &str) -> u64 {
 /// STUN, of whatever class (RFC 7983 §7).
 pub(super) fn is_stun(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| *first < 4)
+}
+
+/// A binding success response (RFC 8489 §5).
+pub(super) fn is_answer(datagram: &[u8]) -> bool {
+    datagram.starts_with(&[1, 1])
 }
 
 /// A binding request (RFC 8489 §5).

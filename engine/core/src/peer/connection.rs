@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use str0m::{Event, IceConnectionState, Input, Output};
 
+use super::candidates::is_answer;
 use super::receiving::is_rtcp;
 use super::{MediaFailure, Peer, PeerEvent};
 use crate::{PathKind, Sample};
@@ -63,7 +64,12 @@ impl Peer {
                 // SSRCs of its own: see `SrtcpSealer`.
                 Ok(Output::Transmit(transmit))
                     if self.publishing.is_none() && is_rtcp(&transmit.contents) => {}
-                Ok(Output::Transmit(transmit)) => self.transmit_beside(transmit),
+                Ok(Output::Transmit(transmit)) => {
+                    if is_answer(&transmit.contents) {
+                        self.candidates.answered(transmit.destination);
+                    }
+                    self.transmit_beside(transmit);
+                }
                 Ok(Output::Event(event)) => self.event(event),
                 Err(error) => {
                     self.failed(&error);

@@ -108,6 +108,19 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_bounded_by_its_number() {
+        let ([reliable, _], mut handover) = (channels(), Handover::default());
+        handover.opened(reliable, DataKind::Reliable.label());
+        for _ in 0..HANDED_OVER_MAX + 2 {
+            let data = put_response("bob", "1", b"");
+            assert!(
+                handover.take(None, ChannelData { id: reliable, binary: true, data }).is_none()
+            );
+        }
+        assert_eq!((handover.waiting.len(), handover.dropped), (HANDED_OVER_MAX, 2));
+    }
+
+    #[test]
     fn what_waits_is_bounded_by_its_bytes() {
         let [reliable, lossy] = channels();
         let mut handover = Handover::default();

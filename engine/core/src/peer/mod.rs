@@ -53,7 +53,7 @@ use rpc::Rpc;
 use way::Nominated;
 pub use wire::RtpHeader;
 
-use crate::dtls::has_plain_data;
+use crate::dtls::{has_plain_data, is_dtls};
 use crate::srtp::KeySlot;
 use crate::watch::StreamCover;
 use crate::{
@@ -333,7 +333,9 @@ impl Peer {
             self.transport.malformed += 1;
             return;
         };
-        if has_plain_data(payload) {
+        // Before there are keys anybody could say what the server might.
+        let is_strange = !self.connected && is_dtls(payload) && !self.candidates.is_servers(source);
+        if is_strange || has_plain_data(payload) {
             self.transport.malformed += 1;
             return;
         }

@@ -109,3 +109,6 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,9 +147,13 @@ impl Peer {
         }
     }
 
-    /// ICE begins again: what did not work is tried again too. What carries media goes on until there
-    /// is a relay.
+    /// ICE begins again: what did not work, or works no more, is tried again too. What carries media
+    /// goes on until there is a relay.
     pub(super) fn restart_relays(&mut self) {
+        let silent = self.relays.as_ref().map(|relays| relays.silent(self.now));
+        let given_up = silent.into_iter().flatten();
+        let given_up = given_up.map(|via| (via, self.candidates.give_up_relay(via))).collect();
+        self.give_up_ways(given_up);
         if let Some(relays) = &mut self.relays {
             relays.begin();
             let only = relays.only();

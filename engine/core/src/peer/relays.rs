@@ -16,7 +16,8 @@ pub const TURN_SERVERS_MAX: usize = 8;
 /// While one TURN server is asked, the next one waits so long: that it does not answer is not known
 /// earlier.
 pub const NEXT_TURN_AFTER: Duration = Duration::from_secs(1);
-/// One that has not answered for so long makes room for another one.
+/// One that has not answered for so long makes room for another one; one that relayed, and by which
+/// nothing came for so long, is asked for anew when ICE begins again.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// Most that is remembered of what servers have refused.
 const SAID_MAX: usize = 8;
@@ -35,6 +36,8 @@ struct Relay {
     allocation: Option<Allocation>,
     relayed: Option<SocketAddr>,
     asked_at: Instant,
+    /// When something came by it last.
+    heard_at: Instant,
     /// It is over, and only what waits to be sent goes by it.
     ended: bool,
 }
@@ -101,6 +104,16 @@ impl Relays {
 
     pub(super) fn is_empty(&self) -> bool {
         self.relays.is_empty()
+    }
+
+    /// Those that relayed, and by which nothing came for a while: a server that was started anew, or to
+    /// which we come from another port now, knows nothing of an allocation, and tells that only to who
+    /// asks for more time, minutes later.
+    pub(super) fn silent(&self, now: Instant) -> Vec<LocalId> {
+        let is_silent = |relay: &&Relay| {
+            !relay.ended && relay.relayed.is_some() && relay.heard_at + SILENT_AFTER <= now
+        };
+        self.relays.iter().filter(is_silent).map(|relay| relay.via).collect()
     }
 
     /// The server wants no other ways.
@@ -191,6 +204,7 @@ impl Relays {
                 allocation: None,
                 relayed: None,
                 asked_at: now,
+                heard_at: now,
                 ended: false,
             });
             self.next += 1;
@@ -245,7 +259,9 @@ impl Relays {
         message: &[u8],
     ) -> FromServer {
         let relay = self.get(via).filter(|relay| relay.address == source);
-        let allocation = relay.and_then(|relay| relay.allocation.as_mut());
+        let Some(relay) = relay else { return FromServer::Nothing };
+        relay.heard_at = now;
+        let allocation = relay.allocation.as_mut();
         allocation.map_or(FromServer::Nothing, |allocation| allocation.receive(now, message))
     }
 

@@ -126,7 +126,7 @@ impl Keying {
     /// What another DTLS than [`crypto::provider`](crate::crypto::provider)'s has exported: the
     /// client's key, the server's key, and their salts in the same order. `is_client` says whose
     /// side of it is ours.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn new(profile: SrtpProfile, material: Vec<u8>, is_client: bool) -> Self {
         Self { profile, material, is_client }

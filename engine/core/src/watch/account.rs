@@ -281,10 +281,7 @@ impl TrackWatch {
         } else if length >= facts.rules.interruption_min {
             tally.interrupted(Interruption { from, until, cause, reason, back });
         } else {
-            tally.froze(from, until);
-            if cause == Cause::OnPurpose {
-                tally.short_gaps_on_purpose += length;
-            }
+            tally.froze(from, until, cause);
         }
     }
 

@@ -17,6 +17,8 @@ mod account;
 mod cover;
 mod layers;
 #[cfg(test)]
+mod maxima_tests;
+#[cfg(test)]
 mod model_tests;
 mod tally;
 mod timeline;

@@ -117,8 +117,8 @@ pub struct Tally {
     pub played: Duration,
     /// It did not, for less than an interruption.
     pub short_gaps: Duration,
-    /// Of `short_gaps` those in which packets were dropped on purpose.
-    pub short_gaps_on_purpose: Duration,
+    /// The same by [`Cause::ALL`].
+    pub short_gaps_by: [Duration; Cause::ALL.len()],
     /// Where the first [`SHORT_GAPS_KEPT_MAX`] of them began and ended.
     pub frozen: Vec<(Instant, Instant)>,
     /// It did not, for longer; in order of time.
@@ -140,9 +140,16 @@ impl Tally {
         }
     }
 
+    /// Of `short_gaps` those in which packets were dropped on purpose.
+    pub fn short_gaps_on_purpose(&self) -> Duration {
+        self.short_gaps_by[Cause::OnPurpose as usize]
+    }
+
     /// Adds a gap that is no interruption.
-    pub(super) fn froze(&mut self, from: Instant, until: Instant) {
-        self.short_gaps += until.saturating_duration_since(from);
+    pub(super) fn froze(&mut self, from: Instant, until: Instant, cause: Cause) {
+        let length = until.saturating_duration_since(from);
+        self.short_gaps += length;
+        self.short_gaps_by[cause as usize] += length;
         self.keep_frozen(from, until);
     }
 
@@ -157,9 +164,11 @@ impl Tally {
         self.expected += later.expected;
         self.played += later.played;
         self.short_gaps += later.short_gaps;
-        self.short_gaps_on_purpose += later.short_gaps_on_purpose;
         later.frozen.into_iter().for_each(|(from, until)| self.keep_frozen(from, until));
         later.interruptions.into_iter().for_each(|one| self.interrupted(one));
+        for (sum, own) in self.short_gaps_by.iter_mut().zip(later.short_gaps_by) {
+            *sum += own;
+        }
         for (sum, own) in self.further.iter_mut().zip(later.further) {
             (sum.0, sum.1) = (sum.0 + own.0, sum.1 + own.1);
         }

@@ -5,12 +5,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use stampede_core::peer::PACKETS_PER_DRAIN_MAX;
 use stampede_core::{MediaFailure, MediaKind, Peer, PeerEvent, Scratch, Slots};
 use str0m::Rtc;
 use str0m::change::SdpOffer;
 
 use super::common::*;
 use super::{connect, packets, track};
+
+/// `RESENDS_MAX` of `peer/publishing.rs`.
+const RESENDS_MAX: u64 = 4_096;
 
 type Datagrams = Rc<RefCell<Vec<Vec<u8>>>>;
 
@@ -118,11 +122,19 @@ fn what_is_asked_for_again_is_sent_a_drain_at_a_time() {
     });
     let nack = nack.unwrap_or_else(|| panic!("none of {}", told.len()));
     tell(&mut sim, nack, 30);
-    for (now, left) in [(256, 344), (256, 88), (88, 0)] {
+    let most = PACKETS_PER_DRAIN_MAX as u64;
+    for (now, left) in [(most, 344), (most, 88), (88, 0)] {
         let (before, datagrams) = (again(&sim), sim.sink.datagrams.len());
         let wake = sim.peer.drain(at.instant, &mut sim.sink);
         assert_eq!(again(&sim) - before, now);
         assert_eq!((sim.sink.datagrams.len() - datagrams) as u64, now);
         assert_eq!(wake <= at.instant, left > 0, "the rest is wanted at once");
     }
+    // Between two drains it takes note of so many, and counts the rest.
+    let (before, unsent) = (again(&sim), sim.peer.counters().transport.dropped_unsent);
+    tell(&mut sim, nack, RESENDS_MAX / 20 + 1);
+    while sim.peer.drain(at.instant, &mut sim.sink) <= at.instant {}
+    assert_eq!(again(&sim) - before, RESENDS_MAX);
+    let unsent = sim.peer.counters().transport.dropped_unsent - unsent;
+    assert_eq!(unsent, 20 - RESENDS_MAX % 20);
 }

@@ -145,7 +145,8 @@ impl TurnAt {
         if matches!(bytes[0], 64..80) {
             let number = u16::from_be_bytes([bytes[0], bytes[1]]);
             let end = 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-            let is_it = |channel: &&(u16, SocketAddr, Instant)| channel.0 == number;
+            let is_own = self.allocation.is_some_and(|(client, _)| client == from);
+            let is_it = |channel: &&(u16, SocketAddr, Instant)| is_own && channel.0 == number;
             let Some((_, peer, _)) = self.channels.iter().find(is_it) else {
                 self.unallowed += 1;
                 return None;

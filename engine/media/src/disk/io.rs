@@ -1,15 +1,16 @@
 //! How bytes get into files: through io_uring, or plainly.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 /// Writes in flight at once; more wait for these.
 const WRITES_IN_FLIGHT_MAX: usize = 128;
 
 /// One file of a [`DiskIo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot(usize);
+pub(super) struct Slot(pub(super) usize);
 
 /// A write to be done whole.
 #[derive(Debug)]
@@ -25,6 +26,80 @@ pub(super) trait DiskIo {
     fn write(&mut self, writes: Vec<Write>) -> Vec<io::Result<()>>;
     /// Makes durable and closes.
     fn close(&mut self, slots: &[Slot]) -> Vec<io::Result<()>>;
+}
+
+/// Makes a file that must not exist yet. A parameter for tests only.
+pub(super) type Opener = fn(&Path) -> io::Result<File>;
+
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).open(path)
+}
+
+/// Device and inode: what a path's file is told by from another that took its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity(pub(super) u64, pub(super) u64);
+
+impl Identity {
+    fn of(data: &Metadata) -> Self {
+        Self(data.dev(), data.ino())
+    }
+}
+
+/// What is found under a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) identity: Identity,
+    /// Of a regular file its length.
+    pub(super) bytes: Option<u64>,
+}
+
+/// Where recordings lie: files by their paths, and how bytes get into them.
+pub(super) trait Disk {
+    /// Makes a file that must not exist yet, and says which one it is.
+    fn create(&mut self, path: &Path) -> io::Result<(Slot, Option<Identity>)>;
+    /// As [`DiskIo::write`].
+    fn write(&mut self, writes: Vec<Write>) -> Vec<io::Result<()>>;
+    /// As [`DiskIo::close`].
+    fn close(&mut self, slots: &[Slot]) -> Vec<io::Result<()>>;
+    /// Cuts off what lies behind so many bytes of a regular file, if that can be done.
+    fn cut(&mut self, path: &Path, bytes: u64);
+    /// What is there.
+    fn look(&self, path: &Path) -> io::Result<Found>;
+}
+
+/// The disk that there is.
+pub(super) struct RealDisk {
+    pub(super) opener: Opener,
+    pub(super) io: Box<dyn DiskIo>,
+}
+
+impl Disk for RealDisk {
+    fn create(&mut self, path: &Path) -> io::Result<(Slot, Option<Identity>)> {
+        let file = (self.opener)(path)?;
+        let identity = file.metadata().ok().map(|data| Identity::of(&data));
+        Ok((self.io.add(file), identity))
+    }
+
+    fn write(&mut self, writes: Vec<Write>) -> Vec<io::Result<()>> {
+        self.io.write(writes)
+    }
+
+    fn close(&mut self, slots: &[Slot]) -> Vec<io::Result<()>> {
+        self.io.close(slots)
+    }
+
+    fn cut(&mut self, path: &Path, bytes: u64) {
+        let Ok(file) = File::options().write(true).open(path) else { return };
+        if file.metadata().is_ok_and(|data| data.is_file()) {
+            let _ = file.set_len(bytes);
+        }
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Found> {
+        let data = std::fs::metadata(path)?;
+        let bytes = data.is_file().then(|| data.len());
+        Ok(Found { identity: Identity::of(&data), bytes })
+    }
 }
 
 fn closed() -> io::Error {
@@ -146,7 +221,9 @@ mod tests {
     fn writes_land_where_they_belong() {
         each(|io| {
             let dir = tempfile::tempdir().unwrap();
-            let paths: Vec<_> = (0..300).map(|n| dir.path().join(n.to_string())).collect();
+            // More at once than are in flight.
+            let files = 2 * WRITES_IN_FLIGHT_MAX + 44;
+            let paths: Vec<_> = (0..files).map(|n| dir.path().join(n.to_string())).collect();
             let slots: Vec<_> =
                 paths.iter().map(|path| io.add(File::create(path).unwrap())).collect();
             let write = |slot: &Slot, offset, text: &str| Write {
@@ -164,6 +241,20 @@ mod tests {
             let late = write(&slots[0], 0, "x");
             assert_eq!(io.write(vec![late])[0].as_ref().unwrap_err().kind(), closed().kind());
         });
+    }
+
+    #[test]
+    fn a_half_written_chunk_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.ivf");
+        std::fs::write(&path, "whole and hal").unwrap();
+        let mut disk = RealDisk { opener: create_new, io: Box::new(PlainIo::default()) };
+        disk.cut(&path, 5);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
+        // Not a regular file, or not there: left alone.
+        for path in ["/dev/full", "/nonexistent/x.ivf"] {
+            disk.cut(path.as_ref(), 5);
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 mod exchange;
 mod io;
 mod thread;
+#[cfg(feature = "virtual")]
+pub mod virtual_disk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -198,12 +200,12 @@ pub struct DiskThread {
 impl DiskThread {
     /// Makes the folder, checks that it can be written to, and starts the thread.
     pub fn start(options: DiskOptions) -> Result<DiskThread, DiskStartError> {
-        DiskThread::start_with(options, thread::create_new, QUEUE_MESSAGES_MAX)
+        DiskThread::start_with(options, io::create_new, QUEUE_MESSAGES_MAX)
     }
 
     fn start_with(
         options: DiskOptions,
-        opener: thread::Opener,
+        opener: io::Opener,
         queue_messages_max: usize,
     ) -> Result<DiskThread, DiskStartError> {
         check_dir(&options.dir)?;

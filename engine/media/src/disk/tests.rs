@@ -11,10 +11,10 @@ const BACKENDS: [DiskBackend; 2] = [DiskBackend::Plain, DiskBackend::IoUring];
 
 /// Starts a thread with each backend the kernel has.
 fn each(test: impl Fn(DiskThread, &Path)) {
-    each_with(thread::create_new, test);
+    each_with(io::create_new, test);
 }
 
-fn each_with(opener: thread::Opener, test: impl Fn(DiskThread, &Path)) {
+fn each_with(opener: io::Opener, test: impl Fn(DiskThread, &Path)) {
     for backend in BACKENDS {
         let dir = tempfile::tempdir().unwrap();
         let options = DiskOptions { dir: dir.path().join("a/b"), backend };
@@ -97,11 +97,11 @@ fn nothing_received_makes_no_file() {
 
 #[test]
 fn a_full_disk_gives_up_that_file_and_says_so() {
-    let opener: thread::Opener = |path| {
+    let opener: io::Opener = |path| {
         if path.ends_with("full.ivf") {
             return File::options().write(true).open("/dev/full");
         }
-        thread::create_new(path)
+        io::create_new(path)
     };
     each_with(opener, |disk, dir| {
         let handle = disk.handle();
@@ -124,7 +124,7 @@ fn a_full_disk_gives_up_that_file_and_says_so() {
 
 #[test]
 fn a_file_that_cannot_be_made_is_counted() {
-    let opener: thread::Opener = |_| Err(std::io::ErrorKind::PermissionDenied.into());
+    let opener: io::Opener = |_| Err(std::io::ErrorKind::PermissionDenied.into());
     each_with(opener, |disk, _| {
         let handle = disk.handle();
         for index in 0..ERRORS_KEPT_MAX + 4 {
@@ -230,6 +230,17 @@ fn a_full_queue_drops_and_counts() {
     drop(messages);
     assert_eq!(handle.create("y", Codec::Vp8).unwrap_err(), CreateRecordingError::Ended);
     assert_eq!(handle.write(&recording, frame(0, keyframe(100))), Err(FrameDropped));
+}
+
+#[test]
+fn recordings_beyond_the_maximum_are_refused_and_counted() {
+    let (queue, messages) = bounded(RECORDINGS_MAX as usize + 1);
+    let handle = DiskHandle { queue, shared: Arc::default() };
+    for _ in 0..RECORDINGS_MAX {
+        handle.create("x", Codec::Vp8).unwrap();
+    }
+    assert_eq!(handle.create("x", Codec::Vp8).unwrap_err(), CreateRecordingError::TooMany);
+    assert_eq!((messages.len(), handle.stats().frames_dropped), (RECORDINGS_MAX as usize, 1));
 }
 
 #[test]

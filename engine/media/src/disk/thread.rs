@@ -1,9 +1,7 @@
 //! The thread's own side: muxes, gathers, writes.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,21 +14,14 @@ use super::exchange::{
     CHUNK_BYTES, DiskBackend, DiskOptions, DiskReport, ERRORS_KEPT_MAX, FLUSH_INTERVAL, FileReport,
     Message, Shared,
 };
-use super::io::{DiskIo, PlainIo, Slot, UringIo, Write};
+use super::io::{Disk, DiskIo, Identity, Opener, PlainIo, RealDisk, Slot, UringIo, Write};
 use crate::record::DiskFrame;
 use crate::recording::{Muxed, Muxer};
 
 /// Names tried for one file (`name`, `name-2`, ...) before giving up.
 const NAMES_TRIED_MAX: u32 = 1_000;
 /// How long to gather messages between two rounds.
-const GATHER: Duration = Duration::from_millis(10);
-
-/// Makes a file that must not exist yet. A parameter for tests only.
-pub(super) type Opener = fn(&Path) -> io::Result<File>;
-
-pub(super) fn create_new(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).open(path)
-}
+pub(super) const GATHER: Duration = Duration::from_millis(10);
 
 /// The thread's whole life.
 pub(super) fn run(
@@ -48,15 +39,9 @@ pub(super) fn run(
             return;
         }
     };
-    let mut writer = Writer {
-        dir: options.dir.clone(),
-        opener,
-        io,
-        shared,
-        files: BTreeMap::new(),
-        urgent: false,
-        report: DiskReport { backend, backend_reason, ..DiskReport::default() },
-    };
+    let disk = Box::new(RealDisk { opener, io });
+    let mut writer = Writer::new(options.dir.clone(), disk, shared);
+    (writer.report.backend, writer.report.backend_reason) = (backend, backend_reason);
     let _ = ready.send(Ok(()));
     writer.serve(messages);
     let _ = report.send(writer.into_report(messages));
@@ -90,10 +75,10 @@ struct OpenFile {
     finishing: bool,
 }
 
-struct Writer {
+/// What the thread does, but for the time that it takes.
+pub(super) struct Writer {
     dir: PathBuf,
-    opener: Opener,
-    io: Box<dyn DiskIo>,
+    disk: Box<dyn Disk>,
     shared: Arc<Shared>,
     /// Open files and finished ones' reports, by recording. At most `RECORDINGS_MAX`.
     files: BTreeMap<u32, Entry>,
@@ -107,17 +92,12 @@ enum Entry {
     Done(FileReport, Option<Identity>),
 }
 
-/// Device and inode: what a path's file is told by from another that took its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64);
-
-impl Identity {
-    fn of(data: &Metadata) -> Self {
-        Self(data.dev(), data.ino())
-    }
-}
-
 impl Writer {
+    pub(super) fn new(dir: PathBuf, disk: Box<dyn Disk>, shared: Arc<Shared>) -> Self {
+        let (files, urgent, report) = (BTreeMap::new(), false, DiskReport::default());
+        Self { dir, disk, shared, files, urgent, report }
+    }
+
     /// Takes messages until told to stop, or until no handle is left.
     fn serve(&mut self, messages: &Receiver<Message>) {
         let mut flush_at = Instant::now() + FLUSH_INTERVAL;
@@ -127,10 +107,7 @@ impl Writer {
             if due {
                 flush_at = now + FLUSH_INTERVAL;
             }
-            if due || std::mem::take(&mut self.urgent) {
-                self.flush(|file| due || file.is_urgent());
-                self.close(|file| file.finishing);
-            }
+            self.round(due);
             match messages.recv_timeout(flush_at.saturating_duration_since(Instant::now())) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(message) => self.take(message),
@@ -150,7 +127,15 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    /// Writes what is urgent, or everything where that is due, and ends what is to be ended.
+    pub(super) fn round(&mut self, due: bool) {
+        if due || std::mem::take(&mut self.urgent) {
+            self.flush(|file| due || file.is_urgent());
+            self.close(|file| file.finishing);
+        }
+    }
+
+    pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Create { id, stem, muxer, dropped } => {
                 let path = self.dir.join(format!("{stem}.{}", muxer.extension()));
@@ -217,11 +202,10 @@ impl Writer {
                 continue;
             }
             if file.slot.is_none() {
-                match open(self.opener, &file.report.path) {
-                    Ok((path, opened)) => {
+                match open(&mut *self.disk, &file.report.path) {
+                    Ok((path, slot, identity)) => {
                         file.report.path = path;
-                        file.identity = opened.metadata().ok().map(|data| Identity::of(&data));
-                        file.slot = Some(self.io.add(opened));
+                        (file.identity, file.slot) = (identity, Some(slot));
                     }
                     Err(error) => {
                         fail(&mut self.report, &self.shared, file, "cannot be created", &error);
@@ -237,7 +221,7 @@ impl Writer {
         if writes.is_empty() {
             return;
         }
-        let results = self.io.write(writes);
+        let results = self.disk.write(writes);
         for ((id, len), result) in ids.into_iter().zip(results) {
             let Some(Entry::Open(file)) = self.files.get_mut(&id) else { continue };
             let frames = std::mem::take(&mut file.buffer_frames);
@@ -251,7 +235,9 @@ impl Writer {
                 Err(error) => {
                     file.buffer_frames = frames;
                     fail(&mut self.report, &self.shared, file, "cannot be written", &error);
-                    cut(&file.report);
+                    // So that what is there ends with a whole frame. A disk that fails to write may
+                    // fail at this too, and players cope.
+                    self.disk.cut(&file.report.path, file.report.bytes);
                 }
             }
         }
@@ -297,7 +283,7 @@ impl Writer {
                 writes.push(Write { slot, offset: patch.offset, data: patch.bytes });
             }
         }
-        let results = self.io.write(writes);
+        let results = self.disk.write(writes);
         self.fail_those_with_errors("header cannot be completed", &patched, results);
     }
 
@@ -312,7 +298,7 @@ impl Writer {
                 closed.push((*id, file.report.failed.is_some()));
             }
         }
-        let results = self.io.close(&slots);
+        let results = self.disk.close(&slots);
         let (ids, results): (Vec<u32>, Vec<_>) = closed
             .into_iter()
             .zip(results)
@@ -331,7 +317,7 @@ impl Writer {
         }
     }
 
-    fn into_report(mut self, messages: &Receiver<Message>) -> DiskReport {
+    pub(super) fn into_report(mut self, messages: &Receiver<Message>) -> DiskReport {
         self.shared.ended.store(true, Relaxed);
         // Whoever sent behind the stop: dropped, and said so.
         for message in messages.try_iter() {
@@ -349,7 +335,7 @@ impl Writer {
         let mut report = self.report;
         for entry in self.files.into_values() {
             let Entry::Done(mut file, identity) = entry else { continue };
-            if let Err(what) = still_there(&file, identity) {
+            if let Err(what) = still_there(&*self.disk, &file, identity) {
                 let text = format!("{}: {what}", file.path.display());
                 tracing::warn!("{text}");
                 self.shared.errors.fetch_add(1, Relaxed);
@@ -424,72 +410,40 @@ fn fail(
 /// Whether a file that was written without an error is, at the end of the run, where it was written
 /// and as long as it was made: somebody may have removed its folder, or the file, or put another in
 /// its place. What was given up, or is not a regular file, is no matter here.
-fn still_there(report: &FileReport, identity: Option<Identity>) -> Result<(), String> {
+fn still_there(
+    disk: &dyn Disk,
+    report: &FileReport,
+    identity: Option<Identity>,
+) -> Result<(), String> {
     if report.failed.is_some() || report.bytes == 0 {
         return Ok(());
     }
-    let data = match std::fs::metadata(&report.path) {
-        Ok(data) => data,
+    let found = match disk.look(&report.path) {
+        Ok(found) => found,
         Err(error) => return Err(format!("it was written, and is not there any more: {error}")),
     };
-    if identity.is_some_and(|identity| identity != Identity::of(&data)) {
+    if identity.is_some_and(|identity| identity != found.identity) {
         return Err("it was written, and another file is in its place".to_owned());
     }
-    if data.is_file() && data.len() != report.bytes {
-        let (bytes, written) = (data.len(), report.bytes);
+    if let Some(bytes) = found.bytes.filter(|bytes| *bytes != report.bytes) {
+        let written = report.bytes;
         return Err(format!("{written} bytes were written, and it has {bytes}"));
     }
     Ok(())
 }
 
-/// Cuts a half-written chunk off again, so that what is there ends with a whole frame. Best
-/// effort: a disk that fails to write may fail at this too, and players cope.
-fn cut(report: &FileReport) {
-    let Ok(file) = File::options().write(true).open(&report.path) else { return };
-    if file.metadata().is_ok_and(|data| data.is_file()) {
-        let _ = file.set_len(report.bytes);
-    }
-}
-
 /// Makes `path`, or `path-2`, `path-3`, ... where it exists already.
-fn open(opener: Opener, path: &Path) -> io::Result<(PathBuf, File)> {
+fn open(disk: &mut dyn Disk, path: &Path) -> io::Result<(PathBuf, Slot, Option<Identity>)> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
     let mut candidate = path.to_owned();
     for number in 2..=NAMES_TRIED_MAX {
-        match opener(&candidate) {
+        match disk.create(&candidate) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 candidate = path.with_file_name(format!("{stem}-{number}.{extension}"));
             }
-            result => return result.map(|file| (candidate, file)),
+            result => return result.map(|(slot, identity)| (candidate, slot, identity)),
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_half_written_chunk_is_cut_off() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.ivf");
-        std::fs::write(&path, "whole and hal").unwrap();
-        let report = FileReport {
-            path: path.clone(),
-            frames: 1,
-            bytes: 5,
-            frames_before_keyframe: 0,
-            frames_dropped: 0,
-            timing: FileTiming::default(),
-            failed: None,
-        };
-        cut(&report);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
-        // Not a regular file, or not there: left alone.
-        for path in ["/dev/full", "/nonexistent/x.ivf"] {
-            cut(&FileReport { path: path.into(), ..report.clone() });
-        }
-    }
 }

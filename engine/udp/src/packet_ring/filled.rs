@@ -64,18 +64,23 @@ impl PacketRing {
         let mut memory = PageMemory::new(page_bytes + ring_bytes)?;
         memory.write(0, &(written.len() as u64).to_ne_bytes());
         memory.write(page_bytes, &written);
-        // Never asked for anything.
-        let nothing = || Ok::<OwnedFd, io::Error>(File::open("/dev/null")?.into());
-        let in_kernel = (nothing()?, nothing()?, PortTable::of(nothing()?)?);
-        let consumer = PageMemory::new(page_bytes)?;
-        let mut new = Self::of(in_kernel, (consumer, ReadOnlyMemory::of(memory)), ring_bytes);
+        let mut new = Self::without_kernel(memory, ring_bytes)?;
         for index in 0..sockets {
-            let number = FIRST_PORT + index;
-            new.socket_of_port[usize::from(number)] = index.into();
-            new.port_of_socket.push(Some(Port { number, since: 0 }));
+            new.own(index.into(), FIRST_PORT + index);
+            new.port_of_socket[usize::from(index)] =
+                Some(Port { number: FIRST_PORT + index, since: 0 });
         }
         new.begin_turn();
         Ok(new)
+    }
+
+    /// One over this memory: a page that says how far was written, and the ring.
+    pub(super) fn without_kernel(memory: PageMemory, ring_bytes: usize) -> io::Result<Self> {
+        // Never asked for anything.
+        let nothing = || Ok::<OwnedFd, io::Error>(File::open("/dev/null")?.into());
+        let in_kernel = (nothing()?, nothing()?, PortTable::of(nothing()?)?);
+        let consumer = PageMemory::new(rustix::param::page_size())?;
+        Ok(Self::of(in_kernel, (consumer, ReadOnlyMemory::of(memory)), ring_bytes))
     }
 }
 

@@ -8,6 +8,8 @@
 #[cfg(any(test, feature = "bench"))]
 mod filled;
 mod filter;
+#[cfg(test)]
+mod model;
 mod probe;
 
 use std::io;
@@ -124,19 +126,22 @@ impl PacketRing {
     /// Takes RTP and RTCP for a socket from now on. One with the port of another one, at another
     /// address, receives it itself, as without a ring.
     pub(crate) fn add(&mut self, index: u32, socket: RawFd, address: SocketAddr) -> io::Result<()> {
-        let owner = &mut self.socket_of_port[usize::from(address.port())];
-        if *owner != NOBODY {
+        if self.socket_of_port[usize::from(address.port())] != NOBODY {
             return Ok(());
         }
         bpf::attach(&self.program, socket)?;
-        *owner = index;
+        self.own(index, address.port());
+        Ok(())
+    }
+
+    /// From now on a socket has this port, which nobody has.
+    fn own(&mut self, index: u32, number: u16) {
+        self.socket_of_port[usize::from(number)] = index;
         if self.port_of_socket.len() <= index as usize {
             self.port_of_socket.resize(index as usize + 1, None);
         }
-        let port = Port { number: address.port(), since: self.written() };
-        self.port_of_socket[index as usize] = Some(port);
-        self.table.want(address.port());
-        Ok(())
+        self.port_of_socket[index as usize] = Some(Port { number, since: self.written() });
+        self.table.want(number);
     }
 
     /// Forgets a socket. What the ring still has of it is counted, and not handed out.

@@ -485,6 +485,8 @@ impl Streams {
                     slot.skip = whole;
                     self.stats.too_long += 1;
                 }
+                // Null packets keep a NAT awake, and say nothing (RFC 4571 §2).
+                Front::Datagram { len: 0, whole, .. } => at += whole,
                 Front::Datagram { at: inner, len, whole } => {
                     self.batch.push(StreamReceived {
                         stream: StreamId(index),

@@ -1,8 +1,12 @@
 //! The io_uring backend: one ring a worker, multishot receives of all sockets into one ring of
 //! buffers, batched sends that never wait.
 
+mod buffers;
+mod kernel;
 mod probe;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,7 +20,8 @@ use crate::segment_run::SegmentRun;
 use crate::send::{self, SendQueue, Sender, count_sent};
 use crate::slots::{DropCounter, Slots, drain_errors};
 use crate::{Backend, BackendLimits, Received, SocketId, UdpStats, Wait, Waker, sys};
-use ring::{Completion, Ring};
+use kernel::{Completion, Kernel};
+use ring::Ring;
 
 pub(crate) use probe::probe;
 
@@ -55,8 +60,8 @@ enum Pending {
 }
 
 /// See the module.
-pub(crate) struct Uring {
-    ring: Ring,
+pub(crate) struct Uring<K = Ring> {
+    ring: K,
     buffers: usize,
     batch_max: usize,
     /// Of the batch that is being collected.
@@ -106,8 +111,16 @@ impl Uring {
         // The kernel refuses a file table beyond the limit of open files, which the sockets
         // themselves can't exceed either.
         let sockets_max = limits.sockets_max.min(sys::open_files_max());
+        let ring = Ring::new(buffers, sockets_max, limits.send_slots_max)?;
+        Self::with(ring, buffers, &BackendLimits { sockets_max, ..*limits })
+    }
+}
+
+impl<K: Kernel> Uring<K> {
+    /// With a ring that has so many buffers.
+    fn with(ring: K, buffers: usize, limits: &BackendLimits) -> io::Result<Self> {
         Ok(Self {
-            ring: Ring::new(buffers, sockets_max, limits.send_slots_max)?,
+            ring,
             buffers,
             batch_max: limits.batch_max,
             wanted: limits.batch_max,
@@ -118,7 +131,7 @@ impl Uring {
             watched: None,
             watch_armed: false,
             noticed: false,
-            slots: Slots::new(sockets_max),
+            slots: Slots::new(limits.sockets_max),
             rearm: VecDeque::new(),
             rearm_later: Vec::new(),
             pending: VecDeque::with_capacity(buffers),
@@ -369,7 +382,7 @@ impl Uring {
     }
 }
 
-impl Sender for Uring {
+impl<K: Kernel> Sender for Uring<K> {
     fn sending_fd(&self, socket: SocketId) -> Option<RawFd> {
         self.slot(socket).map(|slot| slot.socket.as_raw_fd())
     }
@@ -379,7 +392,7 @@ impl Sender for Uring {
     }
 }
 
-impl Backend for Uring {
+impl<K: Kernel> Backend for Uring<K> {
     fn name(&self) -> &'static str {
         "io_uring"
     }
@@ -472,7 +485,7 @@ impl Backend for Uring {
     }
 
     fn stats(&self) -> UdpStats {
-        UdpStats { syscalls: self.stats.syscalls + self.ring.syscalls, ..self.stats }
+        UdpStats { syscalls: self.stats.syscalls + self.ring.syscalls(), ..self.stats }
     }
 
     fn socket_drops(&mut self, socket: SocketId) -> u64 {
@@ -489,7 +502,7 @@ impl Backend for Uring {
     }
 }
 
-impl Uring {
+impl<K: Kernel> Uring<K> {
     /// Submits the queue. Sends complete only when they fail, and do so before the submitting
     /// call returns; so whatever has not failed by then is sent.
     fn flush_ring(&mut self) -> io::Result<()> {

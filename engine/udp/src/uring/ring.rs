@@ -1,21 +1,23 @@
-//! The ring, its receive buffers and the memory the kernel uses behind them: all the `unsafe` of
-//! the io_uring backend.
+//! The ring and the memory the kernel uses behind it: with [`buffers`](super::buffers) all the
+//! `unsafe` of the io_uring backend.
 
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::squeue::{self, Flags};
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode};
 
 use crate::memory::PageMemory;
 use crate::segment_run::Message;
 use crate::send::RawSend;
-use crate::wire::{self, CONTROL_BYTES, NAME_BYTES, SEGMENT_RUN_BYTES_MAX};
+use crate::wire::{CONTROL_BYTES, NAME_BYTES};
+
+use super::buffers::BufferRing;
+use super::kernel::{Completion, Kernel};
 
 /// The one buffer group: all sockets receive into the same ring of buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -28,32 +30,9 @@ const ENDINGS_MAX: usize = 8192;
 /// Tries to get submissions taken by a kernel short of memory before giving up.
 const SUBMIT_TRIES_MAX: usize = 1000;
 
-/// `struct io_uring_recvmsg_out`: lengths of name, control and payload, then flags.
-const HEADER_BYTES: usize = 16;
-const NAME_AT: usize = HEADER_BYTES;
-const CONTROL_AT: usize = NAME_AT + NAME_BYTES;
-const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
-/// Bytes of one receive buffer as the kernel knows it.
-const BUFFER_BYTES: usize = PAYLOAD_AT + SEGMENT_RUN_BYTES_MAX;
-/// Distance of two buffers: an odd number of cache lines, so that they spread over all cache sets.
-const BUFFER_STRIDE: usize = BUFFER_BYTES.next_multiple_of(128) + 64;
-
-/// A completion.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Completion {
-    pub(crate) user_data: u64,
-    pub(crate) result: i32,
-    /// The receive buffer it used.
-    pub(crate) buffer: Option<u16>,
-    /// Whether its multishot request goes on.
-    pub(crate) more: bool,
-}
-
 /// Memory the kernel may touch while requests are in flight.
 struct Shared {
-    buffers: PageMemory,
-    /// The ring of `io_uring_buf` entries; the tail lies in the first one's unused field.
-    entries: PageMemory,
+    buffers: BufferRing,
     /// The template of every multishot receive: room for name and control messages.
     template: PageMemory,
     /// What the read of the waker's eventfd fills.
@@ -65,9 +44,7 @@ struct Shared {
 pub(crate) struct Ring {
     uring: IoUring,
     shared: ManuallyDrop<Shared>,
-    buffers: u16,
-    tail: u16,
-    pub(crate) syscalls: u64,
+    syscalls: u64,
 }
 
 impl Ring {
@@ -89,8 +66,7 @@ impl Ring {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let shared = Shared {
-            buffers: PageMemory::new_sparse(buffers * BUFFER_STRIDE)?,
-            entries: PageMemory::new(buffers * size_of::<BufRingEntry>())?,
+            buffers: BufferRing::new(buffers)?,
             template: PageMemory::new(size_of::<libc::msghdr>())?,
             wake_count: PageMemory::new(8)?,
         };
@@ -102,88 +78,74 @@ impl Ring {
             (*template).msg_controllen = CONTROL_BYTES as _;
         }
         let shared = ManuallyDrop::new(shared);
-        let mut ring = Self { uring, shared, buffers: buffers as u16, tail: 0, syscalls: 0 };
-        let entries = ring.shared.entries.at(0) as u64;
-        // SAFETY: the mapping is page-aligned, holds `buffers` entries, and is unmapped only after
+        let mut ring = Self { uring, shared, syscalls: 0 };
+        let buffers = &mut ring.shared.buffers;
+        // SAFETY: the mapping is page-aligned, holds `count` entries, and is unmapped only after
         // the ring is gone (see `drop`).
         unsafe {
             ring.uring.submitter().register_buf_ring_with_flags(
-                entries,
-                ring.buffers,
+                buffers.address(),
+                buffers.count(),
                 BUFFER_GROUP,
                 0,
             )?;
         }
-        for buffer in 0..ring.buffers {
-            ring.recycle(buffer);
+        for buffer in 0..buffers.count() {
+            buffers.recycle(buffer);
         }
-        ring.publish();
+        buffers.publish();
         ring.uring.submitter().register_files_sparse(sockets as u32)?;
         Ok(ring)
     }
 
-    /// Puts `fd` into the file table, or clears a place (-1).
-    pub(crate) fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
+    fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
+        // SAFETY: every pointer in an entry is into `shared`, which outlives every request (see
+        // `Drop`), or into a send queue, whose memory outlives the submission of its sends (see
+        // `send`).
+        while unsafe { self.uring.submission().push(&entry) }.is_err() {
+            self.submit()?;
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Ring {
+    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
         self.syscalls += 1;
         self.uring.submitter().register_files_update(index, &[fd]).map(drop)
     }
 
-    /// Gives a buffer back; the kernel sees it with the next [`publish`](Self::publish).
-    pub(crate) fn recycle(&mut self, buffer: u16) {
-        let address = self.shared.buffers.at(usize::from(buffer) * BUFFER_STRIDE) as u64;
-        let place = usize::from(self.tail & (self.buffers - 1)) * size_of::<BufRingEntry>();
-        let entry = self.shared.entries.at(place).cast::<BufRingEntry>();
-        // SAFETY: inside the mapping, aligned, zeroed at first, so a valid entry. The kernel reads
-        // entries before the published tail only, and this one lies behind it: at most `buffers`
-        // are ever given back. The setters leave the tail field alone.
-        let entry = unsafe { &mut *entry };
-        entry.set_addr(address);
-        entry.set_len(BUFFER_BYTES as u32);
-        entry.set_bid(buffer);
-        self.tail = self.tail.wrapping_add(1);
+    fn recycle(&mut self, buffer: u16) {
+        self.shared.buffers.recycle(buffer);
     }
 
-    /// Shows the kernel the recycled buffers.
-    pub(crate) fn publish(&mut self) {
-        let base = self.shared.entries.at(0).cast::<BufRingEntry>();
-        // SAFETY: `base` is the first entry of the registered ring, whose tail field is an aligned
-        // u16 shared with the kernel; atomic access is how both sides use it.
-        let tail = unsafe { &*BufRingEntry::tail(base).cast::<AtomicU16>() };
-        tail.store(self.tail, Ordering::Release);
+    fn publish(&mut self) {
+        self.shared.buffers.publish();
     }
 
-    /// Starts a multishot receive on the socket at `index` of the file table.
-    pub(crate) fn receive(&mut self, index: u32, user_data: u64) -> io::Result<()> {
+    fn receive(&mut self, index: u32, user_data: u64) -> io::Result<()> {
         let template = self.shared.template.at(0).cast::<libc::msghdr>();
         let entry = opcode::RecvMsgMulti::new(Fixed(index), template, BUFFER_GROUP).build();
         self.push(entry.user_data(user_data))
     }
 
-    /// Cancels the request of that `user_data`; the request itself completes, the cancelling only
-    /// if it finds nothing.
-    pub(crate) fn cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
+    fn cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
         let entry = opcode::AsyncCancel::new(target).build().flags(Flags::SKIP_SUCCESS);
         self.push(entry.user_data(user_data))
     }
 
-    /// Reads the eventfd once.
-    pub(crate) fn read_wake(&mut self, eventfd: &File, user_data: u64) -> io::Result<()> {
+    fn read_wake(&mut self, eventfd: &File, user_data: u64) -> io::Result<()> {
         let target = self.shared.wake_count.at(0);
         let entry = opcode::Read::new(Fd(eventfd.as_raw_fd()), target, 8).build();
         self.push(entry.user_data(user_data))
     }
 
-    /// Completes once when this is readable, at once if it is.
-    pub(crate) fn poll_readable(&mut self, fd: &OwnedFd, user_data: u64) -> io::Result<()> {
+    fn poll_readable(&mut self, fd: &OwnedFd, user_data: u64) -> io::Result<()> {
         let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
         self.push(entry.user_data(user_data))
     }
 
-    /// Queues one send that never waits; it completes only if it fails.
-    ///
-    /// The memory behind `send` has to stay as it is until [`submit`](Self::submit) has returned:
-    /// a send that may not wait is over by then.
-    pub(crate) fn send(&mut self, index: u32, send: &RawSend, user_data: u64) -> io::Result<()> {
+    fn send(&mut self, index: u32, send: &RawSend, user_data: u64) -> io::Result<()> {
         let flags = libc::MSG_DONTWAIT;
         let entry = match send {
             RawSend::One { data, len, name, name_len } => {
@@ -200,23 +162,11 @@ impl Ring {
         self.push(entry.flags(Flags::SKIP_SUCCESS).user_data(user_data))
     }
 
-    fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
-        // SAFETY: every pointer in an entry is into `shared`, which outlives every request (see
-        // `Drop`), or into a send queue, whose memory outlives the submission of its sends (see
-        // `send`).
-        while unsafe { self.uring.submission().push(&entry) }.is_err() {
-            self.submit()?;
-        }
-        Ok(())
-    }
-
-    /// Whether submissions wait.
-    pub(crate) fn has_submissions(&mut self) -> bool {
+    fn has_submissions(&mut self) -> bool {
         !self.uring.submission().is_empty()
     }
 
-    /// Submits everything queued, without running the receives that wait for us.
-    pub(crate) fn submit(&mut self) -> io::Result<()> {
+    fn submit(&mut self) -> io::Result<()> {
         for _ in 0..SUBMIT_TRIES_MAX {
             let waiting = self.uring.submission().len();
             if waiting == 0 {
@@ -236,14 +186,12 @@ impl Ring {
         Err(io::Error::other("io_uring takes no more requests; the kernel is out of memory"))
     }
 
-    /// Whether work waits that only an enter with `GETEVENTS` runs.
-    pub(crate) fn has_work(&mut self) -> bool {
+    fn has_work(&mut self) -> bool {
         let queue = self.uring.submission();
         queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Submits, runs the waiting receives and waits for `want` completions, at most `timeout`.
-    pub(crate) fn wait(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
+    fn wait(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
         let time = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&time);
         self.syscalls += 1;
@@ -256,9 +204,7 @@ impl Ring {
         }
     }
 
-    /// Moves all completions into `out`. An error if the kernel lost one, which it does only when
-    /// it has no memory to keep it.
-    pub(crate) fn complete(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+    fn complete(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         let queue = self.uring.completion();
         if queue.overflow() > 0 {
             return Err(io::Error::other("the io_uring completion queue lost completions"));
@@ -272,29 +218,16 @@ impl Ring {
         Ok(())
     }
 
-    /// What a receive wrote into `buffer`; `result` is its completion's.
-    pub(crate) fn message(&self, buffer: u16, result: u32) -> Option<Message<'_>> {
-        let base = usize::from(buffer) * BUFFER_STRIDE;
-        let written = (result as usize).min(BUFFER_BYTES);
-        let header = self.shared.buffers.slice(base, HEADER_BYTES);
-        let word = |at| wire::u32_at(header, at);
-        let name_len = (word(0)? as usize).min(NAME_BYTES);
-        let control_len = (word(4)? as usize).min(CONTROL_BYTES);
-        let payload_len = word(8)? as usize;
-        let room = written.checked_sub(PAYLOAD_AT)?;
-        Some(Message {
-            name: self.shared.buffers.slice(base + NAME_AT, name_len),
-            control: self.shared.buffers.slice(base + CONTROL_AT, control_len),
-            len: payload_len.min(room),
-            cut: wire::is_cut(word(12)?.cast_signed()) || payload_len > room,
-        })
+    fn message(&self, buffer: u16, result: u32) -> Option<Message<'_>> {
+        self.shared.buffers.message(buffer, result)
     }
 
-    /// A part of the payload in a buffer that has not been recycled.
-    pub(crate) fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
-        let at = usize::from(buffer) * BUFFER_STRIDE + PAYLOAD_AT;
-        let offset = offset.min(SEGMENT_RUN_BYTES_MAX);
-        self.shared.buffers.slice(at + offset, len.min(SEGMENT_RUN_BYTES_MAX - offset))
+    fn payload(&self, buffer: u16, offset: usize, len: usize) -> &[u8] {
+        self.shared.buffers.payload(buffer, offset, len)
+    }
+
+    fn syscalls(&self) -> u64 {
+        self.syscalls
     }
 }
 

@@ -24,8 +24,8 @@ pub use recording::RecordingSection;
 pub use recoveries::{FaultRow, RecoveriesSection, RecoverySection};
 pub use rpc::RpcSection;
 pub use run::{
-    EmbeddedOptions, FindSection, FindStep, HostSection, Machine, Options, RunSection, StageRow,
-    TargetSection,
+    ClockSection, EmbeddedOptions, FindSection, FindStep, HostSection, Machine, Options,
+    RunSection, StageRow, TargetSection,
 };
 pub use series::SeriesRow;
 pub use server::{

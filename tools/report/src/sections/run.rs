@@ -130,6 +130,28 @@ pub struct HostSection {
     pub machine: Option<Machine>,
     /// Its own verdict.
     pub verdict: Verdict,
+    /// Its version of stampede; `null` in reports that were merged by versions without it.
+    #[serde(default)]
+    pub stampede_version: Option<String>,
+    /// How its clock was set against the run's; `null` where nobody has measured it, as where stored
+    /// reports were merged.
+    #[serde(default)]
+    pub clock: Option<ClockSection>,
+    /// Why it was lost while the run went on, its figures being those of its last snapshot; `null` if it
+    /// was not.
+    #[serde(default)]
+    pub lost: Option<String>,
+}
+
+/// A host's clock. What it stamped is by the coordinator's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ClockSection {
+    /// The coordinator's clock less its own, as it was measured before the start and is corrected for.
+    pub offset_ms: f64,
+    /// The offset was off by no more at the end of the run. Latency from other hosts is not known where
+    /// it is above 5 ms.
+    pub bound_ms: f64,
 }
 
 /// Where it joined.

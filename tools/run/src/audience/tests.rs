@@ -1,3 +1,5 @@
+mod maxima;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -581,4 +583,37 @@ fn a_publisher_that_is_broken_on_purpose_is_excused_and_no_other() {
     let causes: Vec<_> =
         rig.tallies(9_000).into_iter().map(|(_, tally)| tally.interruptions[0].cause).collect();
     assert_eq!(causes, [Cause::OnPurpose, Cause::Silent]);
+}
+
+#[test]
+fn what_is_heard_on_the_way_back_is_why_it_began() {
+    let reasons = |later_ms: u64| {
+        let mut rig = Rig::new(Subscription::Auto);
+        let (name, room) = (format!("{OWN}1-0"), Rc::clone(&rig.room));
+        rig.audience.connected(SUBSCRIBER, rig.at(0));
+        let track = Rig::track("TR_1", &name, TrackSource::Camera);
+        rig.audience.published(&room, rig.at(0), &track);
+        rig.available(0, "TR_1", &name, TrackSource::Camera);
+        rig.played("TR_1", 0, 0, 5_000);
+        // First its publisher loses its connection, and then it too.
+        let nobody = ParticipantId(usize::MAX);
+        rig.audience.publisher_gone(&room, &name, rig.at(5_000), Some("signal_lost"));
+        rig.audience.explained(nobody, (&room, &name), rig.at(5_000 + later_ms), "refused");
+        rig.played("TR_1", 1, 14_000, 20_000);
+        rig.audience.publisher_back(&room, &name, rig.at(14_000));
+        rig.audience.disconnected(SUBSCRIBER, rig.at(20_000), "signal_lost");
+        rig.audience.explained(SUBSCRIBER, (&room, "sub"), rig.at(20_000 + later_ms), "refused");
+        rig.audience.connected(SUBSCRIBER, rig.at(29_000));
+        // It stands: what is said now is of something else.
+        rig.audience.explained(SUBSCRIBER, (&room, "sub"), rig.at(29_001), "server_left");
+        let [(_, tally)] = &rig.tallies(30_000)[..] else { panic!() };
+        let told = tally.interruptions.iter();
+        told.map(|one| (one.cause, one.reason.as_deref().unwrap_or_default().to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let both = |reason: &str| {
+        [Cause::PublisherGone, Cause::Disconnected].map(|cause| (cause, reason.to_owned()))
+    };
+    assert_eq!(reasons(5_000), both("refused"));
+    assert_eq!(reasons(5_001), both("signal_lost"));
 }

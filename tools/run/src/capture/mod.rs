@@ -171,6 +171,23 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn no_more_are_tapped_than_there_is_memory_for() {
+        let dir = PathBuf::from("somewhere");
+        let span = Duration::from_secs(10);
+        for (headers, tapped) in [(false, 64), (true, 819)] {
+            let plan = CaptureSpec { dir: dir.clone(), span, worst: 5, headers };
+            for workers in [1, 3, 16] {
+                let options = options(&plan, workers);
+                let all = options.tapped_per_worker_max * workers * options.limits.bytes_max;
+                assert!(all <= TOTAL_BYTES_MAX, "{workers}: {all}");
+            }
+            let told = |subscribers| describe(&plan, subscribers);
+            assert!(told(tapped).contains(&format!("all {tapped} subscribers")));
+            assert!(told(tapped + 1).contains(&format!("the first {tapped} of")));
+        }
+    }
+
     fn capture(label: &str, unrecovered: u64, payload: &'static [u8]) -> CapturedPeer {
         let packet = |number: u16| CapturedPacket {
             at_unix_ns: 1_700_000_000_123_456_789 + u64::from(number) * 20_000_000,

@@ -261,6 +261,24 @@ struct Peers {
     made: Mutex<Vec<String>>,
     /// Those that are open: whose, and whether to receive by.
     open: Mutex<HashMap<PeerId, (String, bool)>>,
+    /// The worker has no room for commands from so many on.
+    full_from: Option<usize>,
+    /// Commands that it has taken, or new peers.
+    taken: AtomicUsize,
+}
+
+impl Peers {
+    fn is_full(&self) -> bool {
+        self.full_from.is_some_and(|from| self.taken.load(Ordering::Relaxed) >= from)
+    }
+
+    fn take(&self) -> Result<(), MailboxFull> {
+        if self.is_full() {
+            return Err(MailboxFull { worker: 0 });
+        }
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// A media plane without media.
@@ -275,6 +293,7 @@ impl MediaPlane for NoMedia {
     }
 
     fn add_peer(&self, spec: PeerSpec) -> Result<PeerId, AddPeerError> {
+        self.peers.take()?;
         let (mut made, mut open) =
             (self.peers.made.lock().unwrap(), self.peers.open.lock().unwrap());
         let peer = PeerId::new(0, made.len() as u32);
@@ -290,6 +309,7 @@ impl MediaPlane for NoMedia {
     }
 
     fn command(&self, peer: PeerId, command: PeerCommand) -> Result<(), MailboxFull> {
+        self.peers.take()?;
         if matches!(command, PeerCommand::Close) {
             self.peers.open.lock().unwrap().remove(&peer);
         }
@@ -297,7 +317,7 @@ impl MediaPlane for NoMedia {
     }
 
     fn takes_commands(&self, _: PeerId) -> bool {
-        true
+        !self.peers.is_full()
     }
 
     fn begin_measuring(&self) -> Result<(), MailboxFull> {
@@ -385,6 +405,8 @@ struct Rig {
     /// What participants speak; what most scripts do unless it is said.
     signal: Signal,
     v1_max: usize,
+    /// See [`Peers::full_from`].
+    full_from: Option<usize>,
 }
 
 /// What became of a run. Times are since its begin.
@@ -427,6 +449,7 @@ impl Rig {
             media: None,
             signal,
             v1_max: usize::MAX,
+            full_from: None,
         }
     }
 
@@ -470,12 +493,14 @@ impl Rig {
             visits: scenario.audience,
             seed: 1,
             own: Arc::clone(&participants.own),
+            stamps: Arc::clone(&participants.own),
+            meeting: None,
             obey_dynacast: false,
             message_bytes_max: scenario.message_bytes_max(),
             updates: scenario.has_updates(),
         };
         let (commands, told) = mpsc::unbounded_channel();
-        let peers = Arc::new(Peers::default());
+        let peers = Arc::new(Peers { full_from: self.full_from, ..Peers::default() });
         let media = NoMedia { commands, peers: Arc::clone(&peers) };
         let context = Rc::new(Context::new(Box::new(media), settings));
         let workers = Rc::default();
@@ -842,6 +867,7 @@ async fn who_comes_and_goes_does_so_as_planned() {
 }
 
 mod chaos;
+mod overload;
 mod signalling;
 
 /// Long after it joined: what was waited for then is not waited for any more.

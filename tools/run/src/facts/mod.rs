@@ -4,6 +4,7 @@
 mod cohorts;
 mod streams;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use stampede_report::hist::Hist;
 use stampede_report::joins::{BoundJoins, LostJoins};
 use stampede_report::judge::judge;
 use stampede_report::latency::by_height;
+use stampede_report::recording::Recorded;
 use stampede_report::senders::SenderFacts;
 use stampede_report::show::round;
 use stampede_report::threshold::{self, Threshold};
@@ -205,6 +207,7 @@ fn facts(
         reordered: video.reordered + audio.reordered,
         repaired: video.repaired + audio.repaired + audio.repaired_by_red,
         unrecovered: video.unrecovered + audio.unrecovered,
+        late: video.late + audio.late,
         published: sums.counted.publish.packets_sent,
         injected,
         impaired: !data.scenario.cohorts.causes().is_empty(),
@@ -218,6 +221,11 @@ fn facts(
             && peers(data).filter_map(|peer| peer.remote).all(|remote| remote.ip().is_loopback())
             && left_out(data).all(|peers| peers.distant == 0),
         upstream_lost: sums.counted.publish.upstream_lost.unwrap_or(0),
+        upstream_reported: sums.counted.publish.upstream_expected.unwrap_or(0),
+        sent_again: match data.scenario.rooms {
+            1 => sums.counted.publish.retransmitted,
+            _ => 0,
+        },
         rejected: uncategorised.peers.malformed + uncategorised.peers.rejected,
         tracks: tracks_facts(data, sums, viewers),
         publish_late_ms_max: sums.counted.publish.lateness_max_s.as_secs_f64() * 1_000.0,
@@ -347,7 +355,15 @@ fn worker_facts(worker: &WorkerReport) -> WorkerFacts {
 }
 
 fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
+    let (begin, end) = ledgers(data)?;
     let (totals, inside) = ledger_measured(data)?;
+    let signalling = end.signalling.since(&begin.signalling);
+    // A worker that the older one does not know had used nothing then.
+    let full_before = |worker: usize| {
+        let known = begin.workers.iter().find(|known| known.worker == worker);
+        known.map_or(0.0, |known| known.full_s)
+    };
+    let full = end.workers.iter().map(|worker| worker.full_s - full_before(worker.worker));
     Some(LedgerFacts {
         packets_sent: totals.forward.packets_sent,
         dropped: totals.forward.dropped,
@@ -355,6 +371,10 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
         retransmits_dropped: totals.forward.retransmits_dropped,
         upstream_lost: totals.upstream.publisher_packets_lost,
         lost_inside: inside.lost_inside(),
+        receive_drops: inside.kernel_drops,
+        fell_silent: signalling.media_lost + signalling.signalling_timeouts,
+        read_too_slowly: signalling.signalling_overflows,
+        full_s: full.fold(0.0, f64::max),
     })
 }
 
@@ -381,22 +401,26 @@ fn data_facts(data: &RunData, counted: &DataCounters) -> DataFacts {
     DataFacts { counted: *counted, receivers, ledger: data_ledger(data) }
 }
 
-/// What the embedded SFU did in the time that the engine's figures are of, and what it lost by
-/// itself. `None` without a ledger at both ends of it.
-fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, SfuWorkerCounters)> {
+/// The embedded SFU's ledgers at both ends of the time that the engine's figures are of. `None`
+/// without one of them.
+fn ledgers(data: &RunData) -> Option<(Cow<'_, Ledger>, &Ledger)> {
     let end = data.ledger.as_ref()?;
-    let nothing = Ledger::default();
-    let begin = match &data.ledger_begin {
-        Some(begin) => begin,
+    match &data.ledger_begin {
+        Some(begin) => Some((Cow::Borrowed(begin), end)),
         // The ramp did not end: all of it counts.
-        None if data.measured.begin.is_none() => &nothing,
-        None => return None,
-    };
+        None if data.measured.begin.is_none() => Some((Cow::Owned(Ledger::default()), end)),
+        None => None,
+    }
+}
+
+/// What the embedded SFU did in that time, and what it lost by itself.
+fn ledger_measured(data: &RunData) -> Option<(LedgerTotals, SfuWorkerCounters)> {
+    let (begin, end) = ledgers(data)?;
     let workers = |ledger: &Ledger| {
         SfuWorkerCounters::sum_of(ledger.workers.iter().map(|worker| worker.counted))
             .unwrap_or_default()
     };
-    let inside = workers(end).since(&workers(begin));
+    let inside = workers(end).since(&workers(&begin));
     Some((end.totals.since(&begin.totals), inside))
 }
 
@@ -532,15 +556,6 @@ fn files_lost(data: &RunData) -> Vec<String> {
 fn recordings(data: &RunData) -> Option<RecordingSection> {
     let record = data.scenario.record.as_ref()?;
     let report = data.engine.as_ref()?.recordings.as_ref()?;
-    let dir = record.dir.display();
-    let mut errors = report.errors.clone();
-    let kept = errors.len() as u64;
-    if report.errors_total > kept {
-        errors.push(format!("{} more errors", report.errors_total - kept));
-    }
-    if report.frames_dropped > 0 {
-        errors.push(format!("{} frames were not recorded into {dir}", report.frames_dropped));
-    }
     let mut counted = RecordingCounters {
         frames_written: report.files.iter().map(|file| file.frames).sum(),
         frames_dropped: report.frames_dropped,
@@ -552,19 +567,21 @@ fn recordings(data: &RunData) -> Option<RecordingSection> {
     for file in &report.files {
         counted.timing.merge(&file.timing);
     }
-    if counted.assembly.frames_not_polled > 0 {
-        let count = counted.assembly.frames_not_polled;
-        errors.push(format!("{count} frames never got as far as {dir}: too many waited"));
-    }
-    if errors.is_empty() && counted.frames_written == 0 && data.joins.receivers_joined() > 0 {
-        errors.push(format!("nothing came that could be recorded into {dir}"));
-    }
+    let recorded = Recorded {
+        dir: record.dir.display().to_string(),
+        errors: report.errors.clone(),
+        errors_total: report.errors_total,
+        frames_written: counted.frames_written,
+        frames_dropped: counted.frames_dropped,
+        frames_not_taken: counted.assembly.frames_not_polled,
+        somebody_received: data.joins.receivers_joined() > 0,
+    };
     let files = report.files.iter().filter(|file| file.frames > 0);
     Some(RecordingSection {
         dir: record.dir.display().to_string(),
         files: files.map(|file| file.path.display().to_string()).collect(),
         counted,
-        errors,
+        errors: recorded.wrongs(),
     })
 }
 

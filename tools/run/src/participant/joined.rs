@@ -80,7 +80,7 @@ impl<'a> Joined<'a> {
         peers: Peers,
     ) -> Self {
         let tracks = &participant.spec.role.tracks;
-        let own = Arc::clone(&context.own);
+        let own = [Arc::clone(&context.own), Arc::clone(&context.stamps)];
         let callee = participant.spec.media.rpc.as_ref().and_then(|rpc| rpc.callee.clone());
         let limit = if life.joined { STANDS_WITHIN } else { MEDIA_TIMEOUT };
         let began = now();
@@ -200,6 +200,7 @@ impl<'a> Joined<'a> {
         self.missing = None;
         self.life.joined = true;
         self.life.tried = 0;
+        self.life.explained.set(false);
         self.participant.orders.is_known_as(&self.life.identity, &self.life.room);
         let (id, at) = (self.participant.id, now());
         let stood = self.context.recoveries.borrow_mut().stands(id);
@@ -255,7 +256,7 @@ impl<'a> Joined<'a> {
         if media || !self.peers.stand() {
             joins.disconnected(id);
         }
-        super::gone(self.context, self.participant, self.life, at, Some(&why.key()));
+        super::gone(self.context, self.participant, self.life, at, Some(why));
     }
 
     /// What is missed of it, or by it, in this time was done on purpose.
@@ -324,6 +325,7 @@ impl<'a> Joined<'a> {
                 Err(error) => {
                     self.context.happened(&self.life.identity, || format!("no websocket: {error}"));
                     self.context.recoveries.borrow_mut().failed(self.participant.id);
+                    self.told_why(&error.kind().into(), &error.to_string());
                 }
             }
         }
@@ -331,6 +333,14 @@ impl<'a> Joined<'a> {
             missing.until = now() + STANDS_WITHIN;
         }
         Ok(())
+    }
+
+    /// A try to come back failed, which may tell why there is one.
+    fn told_why(&self, why: &JoinError, detail: &str) {
+        if why.class().tells() {
+            self.context.joins.borrow_mut().said(why, detail);
+            super::gone(self.context, self.participant, self.life, now(), Some(why));
+        }
     }
 
     /// Which way back this is.

@@ -197,7 +197,13 @@ async fn add(
         match context.add_peer(spec)? {
             Ok(peer) => break peer,
             Err(AddPeerError::Mailbox(_)) if tries < MAILBOX_TRIES => tries += 1,
-            Err(error) => return Some(Err(Broken::new(JoinError::NoResources, error))),
+            Err(error) => {
+                let kind = match error {
+                    AddPeerError::Mailbox(_) => JoinError::WorkerOverloaded,
+                    _ => JoinError::NoResources,
+                };
+                return Some(Err(Broken::new(kind, error)));
+            }
         }
         tokio::time::sleep(MAILBOX_PAUSE).await;
     };

@@ -12,7 +12,9 @@ use reqwest::Url;
 use crate::clock::now;
 use crate::network::Network;
 use figures::{Figures, Reading};
+use stampede_output::with_causes;
 use stampede_report::types::{ServerMetrics, ServerSecond, ServerTarget};
+use stampede_scenario::shown;
 
 /// Pause between two scrapes of a server.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
@@ -81,8 +83,7 @@ impl Scraper {
     /// What the HTTP client said.
     pub(crate) fn new(urls: &[Url], network: &Network) -> Result<Self, String> {
         let http = network
-            .tls
-            .http_client(&network.proxies)
+            .http_client()
             .timeout(SCRAPE_TIMEOUT)
             .build()
             .map_err(|error| format!("--server-metrics: no HTTP client: {error}"))?;
@@ -140,7 +141,7 @@ impl Scraper {
 
     async fn read(&self, url: &Url) -> Result<Figures, String> {
         // The URL may hold a password, so it stays out of the error.
-        let plain = |error: reqwest::Error| chain(&error.without_url());
+        let plain = |error: reqwest::Error| with_causes(&error.without_url());
         let mut response = self.http.get(url.clone()).send().await.map_err(plain)?;
         if !response.status().is_success() {
             return Err(format!("HTTP status {}", response.status()));
@@ -235,28 +236,6 @@ impl Drop for Tasks {
     }
 }
 
-/// A URL without user, password and query: they may be secrets.
-pub(crate) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.into()
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -292,11 +271,5 @@ mod tests {
         let state = scraper.targets[1].state.borrow();
         assert_eq!((state.scrapes, state.failed), (3, 1));
         assert_eq!(state.first.unwrap().figures.packets_out, Some(10.0), "the run's sum stays");
-    }
-
-    #[test]
-    fn secrets_in_a_url_are_not_shown() {
-        let url = Url::parse("http://user:hunter2@host:6789/metrics?token=hunter2#x").unwrap();
-        assert_eq!(shown(&url), "http://host:6789/metrics");
     }
 }

@@ -12,7 +12,11 @@ use str0m::crypto::dtls::{
     ProtocolVersion, SrtpProfile,
 };
 
+use str0m::channel::ChannelConfig;
+
 use super::*;
+use crate::media::message::RELIABLE_CHANNEL;
+use crate::media::peer::PEER_CHANNELS_MAX;
 
 /// DTLS that has agreed on this profile, whichever it really was: both sides take what they need
 /// of the exported keys.
@@ -396,6 +400,67 @@ fn the_ledger_has_what_a_worker_that_is_too_slow_does_not_forward() {
     assert_eq!((counted.backlog_full, counted.lost_inside()), (12, 12));
     room.packets = 1_024;
     room.hear();
+}
+
+impl FanOut {
+    /// What the worker has counted so far.
+    fn counted(&mut self) -> stampede_counters::SfuWorkerCounters {
+        let answer = self.handle.ask();
+        assert!(!self.worker.turn());
+        answer.try_recv().unwrap().worker.counted
+    }
+
+    /// Time in which data channels open, and what waits in them goes out.
+    fn go_on(&mut self) {
+        for _ in 0..100 {
+            self.exchange();
+            self.pass(ROUND);
+        }
+    }
+}
+
+#[test]
+fn messages_that_find_no_room_are_counted_and_those_that_were_promised_apart() {
+    let mut room = FanOut::new(1);
+    room.go_on();
+    let send = |room: &mut FanOut, channel: &str, viewer| {
+        let (targets, payload) = ([key(viewer)].into(), vec![0; 10_000].into());
+        room.worker.carry_out(Command::Data { targets, channel: channel.into(), payload });
+    };
+    (0..40).for_each(|_| send(&mut room, RELIABLE_CHANNEL, 0));
+    let counted = room.counted();
+    let [sent, unsent] = [counted.messages_sent, counted.messages_unsent];
+    // str0m keeps 128 KiB.
+    assert_eq!((sent, unsent, counted.messages_unsent_reliable), (13, 27, 27));
+    send(&mut room, "_lossy", 0);
+    send(&mut room, RELIABLE_CHANNEL, 7);
+    let counted = room.counted();
+    assert_eq!((counted.messages_unsent, counted.messages_unsent_reliable), (29, 28));
+    // What has left makes room.
+    room.go_on();
+    send(&mut room, RELIABLE_CHANNEL, 0);
+    assert_eq!(room.counted().messages_sent, 14);
+}
+
+#[test]
+fn messages_over_more_channels_than_a_client_may_open_are_ignored_and_counted() {
+    let mut room = FanOut::new(1);
+    room.go_on();
+    let rtc = &mut room.clients[0].rtc;
+    let channels = (0..PEER_CHANNELS_MAX).map(|number| {
+        let config = ChannelConfig { label: number.to_string(), ..ChannelConfig::default() };
+        rtc.direct_api().create_data_channel(config)
+    });
+    let channels: Vec<_> = channels.collect();
+    room.go_on();
+    for id in channels {
+        let mut channel = room.clients[0].rtc.channel(id).unwrap();
+        assert!(channel.write(true, b"hello").unwrap());
+    }
+    room.go_on();
+    // Those that the SFU has opened are of them.
+    let counted = room.counted();
+    assert_eq!((counted.messages_received, counted.messages_ignored), (13, 3));
 }
 
 /// More viewers than have their turn in one slice of media, by this clock.

@@ -15,9 +15,9 @@ use super::{Hub, Place};
 use crate::media::message::{Command, DATA_TRACK_HANDLE, PeerKey};
 
 /// Data tracks of a participant; further ones are refused.
-const DATA_TRACKS_MAX: usize = 100;
+pub(super) const DATA_TRACKS_MAX: usize = 100;
 /// Longest name of one in bytes, as LiveKit's.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 /// Longest encoded request to publish one: what it says of the track is told to everybody in the room.
 const REQUEST_BYTES_MAX: usize = 1_024;
 

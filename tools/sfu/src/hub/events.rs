@@ -26,6 +26,9 @@ impl Hub {
                 self.trickle(peer, proto::SignalTarget::Subscriber);
             }
             Event::Answer { peer, id, sdp, codecs, mid_to_track_id } => {
+                if let Some((participant, _)) = self.of_peer(peer) {
+                    participant.offers_out = participant.offers_out.saturating_sub(1);
+                }
                 let mids = mid_to_track_id.into_iter().collect();
                 let answer = messages::description("answer", id, sdp, mids);
                 self.send(peer, Message::Answer(answer));

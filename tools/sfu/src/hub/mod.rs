@@ -19,6 +19,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +51,10 @@ const ANNOUNCED_SUBSCRIBERS_MAX: usize = 200;
 /// Names of closed rooms whose counts are remembered; the oldest is forgotten.
 const CLOSED_ROOMS_MAX: usize = 1_000;
 
+/// Offers of a participant that a media worker has not answered, beyond which nothing more is read of it. A
+/// client has one out, or a few if it does not wait.
+const OFFERS_OUT_MAX: u32 = 4;
+
 /// All rooms.
 pub(crate) struct Hub {
     /// The time of this turn.
@@ -67,11 +72,32 @@ pub(crate) struct Hub {
     counts: HashMap<String, AttendanceCounters>,
     closed: VecDeque<String>,
     counted: SfuSignallingCounters,
+    /// What workers were asked to do.
+    commands: Cell<u64>,
     refusals: Refusals,
     next_key: u64,
     rng: Rng,
     /// What clients are told of how else they may be reached.
     pub(crate) relaying: Relaying,
+}
+
+/// What requests cost beside reading them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Caused {
+    /// Bytes that everybody in a room was sent, once for each of them.
+    pub(crate) told_bytes: u64,
+    /// What media workers were asked to do.
+    pub(crate) commands: u64,
+}
+
+impl Caused {
+    /// What is new of it.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            told_bytes: self.told_bytes.saturating_sub(earlier.told_bytes),
+            commands: self.commands.saturating_sub(earlier.commands),
+        }
+    }
 }
 
 /// What a client asks for when it connects.
@@ -140,6 +166,7 @@ impl Hub {
             counts: HashMap::new(),
             closed: VecDeque::new(),
             counted: SfuSignallingCounters::default(),
+            commands: Cell::new(0),
             refusals,
             next_key: 0,
             rng: seeded(seed, "sid"),
@@ -172,6 +199,26 @@ impl Hub {
     /// A client's signalling connection was closed because it answered no pings.
     pub(crate) fn count_signalling_timeout(&mut self) {
         self.counted.signalling_timeouts += 1;
+    }
+
+    /// A participant asks for so much that it is read later.
+    pub(crate) fn count_delayed_requests(&mut self) {
+        self.counted.requests_delayed += 1;
+    }
+
+    /// Whether as many offers of this websocket's participant wait for a media worker as may: each of them may
+    /// be large, and a worker takes a while for it that media then waits.
+    pub(crate) fn offers_wait(&self, signal: SignalKey) -> bool {
+        let Some(Place { room, sid }) = self.signals.get(&signal) else { return false };
+        let participant = self.rooms.get(room).and_then(|room| room.participants.get(sid));
+        participant.is_some_and(|participant| participant.offers_out >= OFFERS_OUT_MAX)
+    }
+
+    /// What was done so far for everybody, as far as it may be this websocket's participant's doing.
+    pub(crate) fn caused(&self, signal: SignalKey) -> Caused {
+        let room = self.signals.get(&signal).and_then(|place| self.rooms.get(&place.room));
+        let told_bytes = room.map_or(0, |room| room.told_bytes.get());
+        Caused { told_bytes, commands: self.commands.get() }
     }
 
     /// A connection was closed before it joined, because something took too long.
@@ -288,6 +335,7 @@ impl Hub {
             mids: HashMap::new(),
             subscriptions: HashMap::new(),
             trickled: [false; 2],
+            offers_out: 0,
             bandwidth_bps: None,
         };
         let told = messages::join_response(&self.relaying);
@@ -378,6 +426,7 @@ impl Hub {
     }
 
     fn command(&self, worker: usize, command: Command) {
+        self.commands.set(self.commands.get() + 1);
         if let Some(worker) = self.workers.get(worker) {
             worker.command(command);
         }

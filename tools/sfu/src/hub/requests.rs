@@ -22,7 +22,7 @@ use crate::media::message::{Command, PeerKey, PublishedTrack, Role, TrackKey};
 
 /// Tracks a participant may announce without having offered them (LiveKit
 /// `pkg/rtc/participant.go`, `maxPendingTracks`).
-const PENDING_TRACKS_MAX: usize = 20;
+pub(super) const PENDING_TRACKS_MAX: usize = 20;
 
 impl Hub {
     /// Carries out one request that came over this websocket. Whether it goes on.
@@ -109,9 +109,12 @@ impl Hub {
         self.ensure_publisher(who);
         self.follow_media(who, &description);
         let Some((worker, peer, tracks)) = self.bindings(who) else { return };
-        let room = self.rooms.get(&who.room);
-        let single =
-            room.and_then(|room| room.participants.get(&who.sid)).is_some_and(|p| p.single);
+        let room = self.rooms.get_mut(&who.room);
+        let participant = room.and_then(|room| room.participants.get_mut(&who.sid));
+        let single = participant.is_some_and(|participant| {
+            participant.offers_out += 1;
+            participant.single
+        });
         let sdp = as_taken(&description, single);
         self.command(worker, Command::Offer { peer, id: offer.id, sdp, tracks });
     }

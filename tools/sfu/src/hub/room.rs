@@ -1,5 +1,6 @@
 //! What a room, a track and a participant are made of.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Participants that left a room and are remembered for those who resume; the one that left first
 /// is forgotten (LiveKit remembers as many a participant, `pkg/rtc/participant.go`, `updateCache`).
-const DEPARTED_MAX: usize = 128;
+pub(super) const DEPARTED_MAX: usize = 128;
 
 /// One room.
 pub(super) struct Room {
@@ -47,6 +48,8 @@ pub(super) struct Room {
     pub(super) counts_due: Instant,
     /// Who left last, for those who resume and may not know.
     pub(super) departed: VecDeque<(Instant, proto::ParticipantInfo)>,
+    /// Bytes that everybody was sent alike, once for each of them.
+    pub(super) told_bytes: Cell<u64>,
 }
 
 /// The tracks of a room by key, in the order in which they were published, and by sid.
@@ -100,6 +103,8 @@ pub(super) struct Participant {
     pub(super) mids: HashMap<String, BoundMid>,
     pub(super) subscriptions: HashMap<TrackKey, Setting>,
     pub(super) trickled: [bool; 2],
+    /// Its offers that a media worker has not answered.
+    pub(super) offers_out: u32,
     /// What its media may take, if that is limited on purpose.
     pub(super) bandwidth_bps: Option<u64>,
 }
@@ -170,6 +175,7 @@ impl Room {
             counts_sent: (0, 0),
             counts_due: now,
             departed: VecDeque::new(),
+            told_bytes: Cell::new(0),
         }
     }
 
@@ -225,6 +231,8 @@ impl Room {
     /// Sends one message, encoded once, to all but one.
     pub(super) fn broadcast(&self, message: &Message, except: Option<&str>) {
         let frame = messages::frame(message.clone());
+        let told = frame.len() as u64 * self.participants.len() as u64;
+        self.told_bytes.set(self.told_bytes.get() + told);
         for (sid, participant) in &self.participants {
             if except.is_none_or(|except| **sid != *except) {
                 participant.send_frame(frame.clone());

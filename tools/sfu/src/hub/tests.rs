@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod backups;
+mod maxima;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -486,8 +487,9 @@ fn what_a_data_track_may_say_of_itself_is_bounded() {
         let is = |it: &Message| matches!(it, Message::PublishDataTrackResponse(_));
         assert_eq!((told.iter().any(is), told.iter().any(refused)), (published, !published));
     }
-    // 258 bytes of 129 characters.
-    rig.hub.request(alice.key, publish_data(3, &"é".repeat(129)));
+    // Of fewer characters, of two bytes each.
+    let name = "é".repeat(data_tracks::NAME_BYTES_MAX / 2 + 1);
+    rig.hub.request(alice.key, publish_data(3, &name));
     let told = alice.told().0;
     let invalid = |it: &Message| match it {
         Message::RequestResponse(one) => {

@@ -4,12 +4,14 @@
 //! address decides who is heard. Only an authentic check claims one, and anybody can send an
 //! authentic check of its own from an address that isn't its own. So an address stays with a peer
 //! that lives there, and is free for the next one that checks from it once that peer has moved,
-//! fallen silent or ended: NATs give ports to others.
+//! fallen silent or ended: NATs give ports to others. One that lives there is not displaced by checks,
+//! but by who proves to be reached there ([`super::challenge`]).
 
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
+use super::challenge::{Challenge, ChallengeId};
 use super::endpoint::Endpoint;
 
 /// Addresses that one peer may have; beyond that the one heard from longest ago is forgotten.
@@ -37,6 +39,8 @@ pub(crate) struct Addresses {
     moved: bool,
     /// Where authentic checks came from since ICE began, refused or not.
     checked: FxHashSet<Endpoint>,
+    /// What it is asked where another lives.
+    challenge: Option<Challenge>,
 }
 
 impl Addresses {
@@ -111,6 +115,49 @@ impl Addresses {
     pub(crate) fn refused(&mut self, address: Endpoint, nominates: bool, now: Instant) {
         self.checked.insert(address);
         self.moved |= nominates || self.has_left(now);
+    }
+
+    /// It has checked from where another lives. Whether it is to be asked there, and by which name, if it
+    /// has one already.
+    pub(crate) fn asks_again(
+        &mut self,
+        address: Endpoint,
+        nominates: bool,
+        now: Instant,
+    ) -> Option<Option<ChallengeId>> {
+        match self.challenge.as_mut().filter(|challenge| challenge.is_open(now)) {
+            Some(open) => open.checked(address, nominates, now).then(|| Some(open.id())),
+            None => Some(None),
+        }
+    }
+
+    /// It is asked this; what it was asked before, if anything.
+    pub(crate) fn ask(&mut self, challenge: Challenge) -> Option<ChallengeId> {
+        self.challenge.replace(challenge).map(|before| before.id())
+    }
+
+    /// What it is asked, or was.
+    pub(crate) fn challenge(&self) -> Option<ChallengeId> {
+        self.challenge.as_ref().map(Challenge::id)
+    }
+
+    /// It has answered, from this address; whether it nominates that. `None` if it was not asked there.
+    pub(crate) fn answered(
+        &mut self,
+        id: ChallengeId,
+        address: Endpoint,
+        now: Instant,
+    ) -> Option<bool> {
+        let challenge = self.challenge.as_ref().filter(|challenge| challenge.id() == id)?;
+        let nominates = challenge.answered(address, now)?;
+        self.challenge = None;
+        Some(nominates)
+    }
+
+    /// Another is reached there: this one is not, and what is for it must not go there.
+    pub(crate) fn evict(&mut self, address: Endpoint) {
+        self.forget(address);
+        self.destination.take_if(|destination| *destination == address);
     }
 
     /// Another has it now.

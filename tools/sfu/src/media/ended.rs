@@ -60,3 +60,6 @@ fn push<T>(rows: &mut VecDeque<T>, row: T) {
     }
     rows.push_back(row);
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use stampede_mailbox::Mailbox;
 use stampede_udp::Waker;
 
 use super::message::Command;
@@ -17,7 +18,7 @@ const COMMANDS_MAX: usize = 65_536;
 
 /// Media batches from other workers waiting for one worker at most; more are dropped and counted
 /// in [`SfuWorkerCounters::mailbox_full`](stampede_counters::SfuWorkerCounters::mailbox_full).
-const MEDIA_BATCHES_MAX: usize = 8_192;
+pub(crate) const MEDIA_BATCHES_MAX: usize = 8_192;
 
 /// Requests for the ledger waiting for one worker at most; whoever asks next waits for room.
 const REPORTS_MAX: usize = 16;
@@ -47,13 +48,12 @@ pub(crate) struct Rows {
 #[derive(Clone)]
 pub(crate) struct WorkerHandle {
     /// In the order in which they are to be carried out.
-    commands: Sender<Command>,
+    commands: Mailbox<Sender<Command>, Waker>,
     /// Those that may overtake.
-    urgent: Sender<Command>,
-    media: Sender<MediaBatch>,
+    urgent: Mailbox<Sender<Command>, Waker>,
+    media: Mailbox<Sender<MediaBatch>, Waker>,
     /// Apart from the commands, so that a request for the ledger never waits for them.
-    reports: Sender<Sender<WorkerReport>>,
-    waker: Waker,
+    reports: Mailbox<Sender<Sender<WorkerReport>>, Waker>,
     address: SocketAddr,
 }
 
@@ -90,7 +90,14 @@ impl WorkerHandle {
             media: media_in,
             reports: reports_in,
         };
-        (Self { commands, urgent, media, reports, waker, address }, inbox)
+        let handle = Self {
+            commands: Mailbox::new(commands, waker.clone()),
+            urgent: Mailbox::new(urgent, waker.clone()),
+            media: Mailbox::new(media, waker.clone()),
+            reports: Mailbox::new(reports, waker),
+            address,
+        };
+        (handle, inbox)
     }
 
     /// The worker's media socket as clients reach it, which is its ICE candidate.
@@ -102,38 +109,29 @@ impl WorkerHandle {
     /// the worker has ended.
     pub(crate) fn ask(&self) -> Receiver<WorkerReport> {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        if self.reports.send(reply).is_ok() {
-            self.waker.wake();
-        }
+        // A worker that has ended drops the request, and who asked sees that.
+        let _ = self.reports.post_waiting(reply);
         answer
     }
 
     /// Queues a command and wakes the worker. Waits while its queue is full; does nothing when
     /// the worker has ended.
     pub(crate) fn command(&self, command: Command) {
-        if self.queue_of(&command).send(command).is_ok() {
-            self.waker.wake();
-        }
+        let _ = self.mailbox_of(&command).post_waiting(command);
     }
 
     /// Queues a command unless the queue is full; for workers, which must not wait for each other.
     pub(crate) fn try_command(&self, command: Command) {
-        if self.queue_of(&command).try_send(command).is_ok() {
-            self.waker.wake();
-        }
+        let _ = self.mailbox_of(&command).post(command);
     }
 
-    fn queue_of(&self, command: &Command) -> &Sender<Command> {
+    fn mailbox_of(&self, command: &Command) -> &Mailbox<Sender<Command>, Waker> {
         if command.may_overtake() { &self.urgent } else { &self.commands }
     }
 
     /// Queues media and wakes the worker; false when its queue is full.
     pub(crate) fn try_media(&self, batch: MediaBatch) -> bool {
-        let queued = self.media.try_send(batch).is_ok();
-        if queued {
-            self.waker.wake();
-        }
-        queued
+        self.media.post(batch).is_ok()
     }
 }
 
@@ -191,11 +189,68 @@ mod tests {
     use super::*;
     use crate::media::message::{PeerKey, TrackKey};
 
-    #[test]
-    fn what_is_not_of_a_join_waits_for_no_more_than_its_order_asks_for() {
+    fn rig() -> (WorkerHandle, Inbox) {
         let backend = stampede_udp::open(BackendChoice::Mmsg, BackendLimits::default());
         let waker = backend.unwrap().0.waker();
-        let (handle, mut inbox) = WorkerHandle::new(waker, ([127, 0, 0, 1], 1).into());
+        WorkerHandle::new(waker, ([127, 0, 0, 1], 1).into())
+    }
+
+    /// Who waits for room gets it with the first that is taken out, and nothing is lost or overtaken.
+    fn who_finds_no_room_waits(
+        most: usize,
+        fill: impl Fn(u64) + Sync,
+        mut take: impl FnMut() -> u64,
+    ) {
+        (0..most as u64).for_each(&fill);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| fill(most as u64));
+            for number in 0..most as u64 {
+                assert_eq!(take(), number);
+            }
+            waiting.join().unwrap();
+        });
+        assert_eq!(take(), most as u64);
+    }
+
+    #[test]
+    fn commands_that_find_no_room_wait() {
+        let (handle, mut inbox) = rig();
+        let leave = |peer| handle.command(Command::RemovePeer(PeerKey(peer)));
+        who_finds_no_room_waits(COMMANDS_MAX, leave, || match inbox.command() {
+            Ok(Command::RemovePeer(PeerKey(peer))) => peer,
+            _ => panic!("none"),
+        });
+        let keyframe = |track| Command::Keyframe { track: TrackKey(track), layer: 0 };
+        let urgent = |track| handle.command(keyframe(track));
+        who_finds_no_room_waits(COMMANDS_MAX, urgent, || match inbox.pressing() {
+            Some(Command::Keyframe { track: TrackKey(track), .. }) => track,
+            _ => panic!("none"),
+        });
+        // Workers do not wait for each other: a keyframe is asked for again.
+        (0..COMMANDS_MAX as u64 + 1).for_each(|track| handle.try_command(keyframe(track)));
+        assert_eq!(std::iter::from_fn(|| inbox.pressing()).count(), COMMANDS_MAX);
+    }
+
+    #[test]
+    fn who_asks_for_the_ledger_while_many_do_waits() {
+        let (handle, inbox) = rig();
+        let asked = std::sync::Mutex::new(std::collections::VecDeque::new());
+        let ask = |number| {
+            let answer = handle.ask();
+            asked.lock().unwrap().push_back((number, answer));
+        };
+        who_finds_no_room_waits(REPORTS_MAX, ask, || {
+            let reply = inbox.report_request().unwrap();
+            reply.send(WorkerReport::default()).unwrap();
+            let (number, answer) = asked.lock().unwrap().pop_front().unwrap();
+            answer.try_recv().unwrap();
+            number
+        });
+    }
+
+    #[test]
+    fn what_is_not_of_a_join_waits_for_no_more_than_its_order_asks_for() {
+        let (handle, mut inbox) = rig();
         let answer = |peer| Command::Answer { peer: PeerKey(peer), id: 1, sdp: String::new() };
         let leave = |peer| Command::RemovePeer(PeerKey(peer));
         for command in [leave(1), answer(2), leave(2), answer(3)] {

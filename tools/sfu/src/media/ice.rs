@@ -11,6 +11,22 @@ const UFRAGS_MAX: usize = 2;
 /// (`pkg/rtc/transport.go`, `iceDisconnectedTimeout` and `iceFailedTimeout`).
 const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// By what a client is known to be who it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) ufrag: Box<str>,
+    pub(crate) password: Box<str>,
+}
+
+impl Credentials {
+    /// The first of a description; an offer and an answer of WebRTC have the same for all m-lines.
+    pub(crate) fn of(sdp: &str) -> Option<Self> {
+        let value = |name: &str| sdp.lines().find_map(|line| line.strip_prefix(name));
+        let (ufrag, password) = (value("a=ice-ufrag:")?, value("a=ice-pwd:")?);
+        Some(Self { ufrag: ufrag.trim_end().into(), password: password.trim_end().into() })
+    }
+}
+
 /// By which names checks call a peer, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Ufrags(Vec<String>);
@@ -83,6 +99,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_credentials_of_a_description_are_its_first() {
+        let sdp = "v=0\r\nm=video 9 X 96\r\na=ice-ufrag:ab\r\na=ice-pwd:secret\r\nm=audio 9 X 0\r\n\
+                   a=ice-ufrag:cd\r\na=ice-pwd:other\r\n";
+        let own = Credentials { ufrag: "ab".into(), password: "secret".into() };
+        assert_eq!(Credentials::of(sdp), Some(own));
+        assert_eq!(Credentials::of("v=0\r\na=ice-ufrag:ab\r\n"), None);
+    }
+
+    #[test]
     fn a_peer_answers_to_two_names_at_most() {
         let mut ufrags = Ufrags::default();
         assert_eq!(ufrags.add("a".into()), None);
@@ -90,6 +115,7 @@ mod tests {
         assert_eq!(ufrags.add("b".into()), None, "known");
         assert_eq!(ufrags.add("c".into()), Some("a".into()));
         assert_eq!(ufrags.iter().collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(ufrags.iter().count(), UFRAGS_MAX);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use stampede_core::RtpHeader;
 use stampede_core::srtp::{KeySlot, RtpOpener};
 use str0m::media::Mid;
 
-/// SSRCs of one publisher at most; packets of further ones are ignored. Three layers of a few
+/// SSRCs of one publisher at most; packets of further ones are ignored, and counted
+/// ([`media_ignored`](stampede_counters::SfuWorkerCounters::media_ignored)). Three layers of a few
 /// republished tracks are far below it.
 const PUBLISHER_SSRCS_MAX: usize = 512;
 
@@ -100,3 +101,6 @@ impl Incoming {
         self.places.insert(ssrc, place);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,7 @@ fn place_of(peer: &mut Peer, tracks: &mut TrackTable, packet: &RtpPacket) -> Opt
         return known;
     }
     if peer.incoming().is_full() {
+        tracks.ignore_packet();
         return None;
     }
     let (mid, rid) = peer.stream_of(packet)?;

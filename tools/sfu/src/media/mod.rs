@@ -9,6 +9,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod answers;
+pub(crate) mod challenge;
 pub(crate) mod codec;
 pub(crate) mod congestion;
 pub(crate) mod connection;

@@ -17,6 +17,7 @@ use str0m::{Candidate, IceCreds, Input, Output, Rtc};
 
 use super::addresses::Addresses;
 use super::answers::{Answer, Answers};
+use super::challenge::ChallengeId;
 use super::codec;
 use super::congestion::remote::Estimate;
 use super::congestion::send_side::log::SendLog;
@@ -27,18 +28,18 @@ use super::egress::report;
 use super::egress::srtp::Srtp;
 use super::endpoint::Endpoint;
 use super::failure::{NegotiationError, PeerFailure};
-use super::ice::{Ufrags, Way};
+use super::ice::{Credentials, Ufrags, Way};
 use super::incoming::Incoming;
 use super::message::{PeerKey, PeerLabel, PublishedTrack, Role, TrackKey};
 use super::offers::{Offer, Offers};
 use super::socket::{Datagram, MediaSocket};
-use super::stun::is_check;
+use super::stun::{self, is_check};
 use super::subscriptions::{EndedRow, Subscriptions};
 use super::told::Blocks;
 use crate::options;
 
 /// Data channels one peer may open; more are ignored.
-const PEER_CHANNELS_MAX: usize = 16;
+pub(crate) const PEER_CHANNELS_MAX: usize = 16;
 
 /// A peer is looked at this often at least: an ICE-lite agent sets no timer for the silence of
 /// its client.
@@ -58,6 +59,8 @@ pub(crate) struct Peer {
     label: PeerLabel,
     rtc: Rtc,
     ufrags: Ufrags,
+    /// By what its client's ICE is known.
+    credentials: Option<Credentials>,
     way: Way,
     addresses: Addresses,
     state: State,
@@ -173,6 +176,7 @@ impl Peer {
             label,
             rtc,
             ufrags: Ufrags::default(),
+            credentials: None,
             way: Way::Open,
             addresses: Addresses::default(),
             state: State::Connecting,
@@ -225,6 +229,18 @@ impl Peer {
     /// Whether ICE has a way to the client.
     pub(crate) fn way(&mut self) -> &mut Way {
         &mut self.way
+    }
+
+    /// A check by which its client is asked whether it is reached where that goes; `None` as long as it has
+    /// not said how it is known.
+    pub(crate) fn challenge(&mut self, id: ChallengeId) -> Option<Vec<u8>> {
+        let own = self.local_ufrag();
+        stun::challenge(id, &own, self.credentials.as_ref()?)
+    }
+
+    /// Whether an answer to a check is its client's.
+    pub(crate) fn knows(&self, answer: &[u8]) -> bool {
+        self.credentials.as_ref().is_some_and(|credentials| stun::is_of(answer, credentials))
     }
 
     /// Where it is heard and sent to.
@@ -529,6 +545,8 @@ impl Peer {
         };
         if !accepted {
             tracing::debug!(peer = self.key.0, id, "answer without an offer ignored");
+        } else {
+            self.credentials = Credentials::of(sdp);
         }
         Ok(())
     }
@@ -546,11 +564,13 @@ impl Peer {
         let Self { negotiation, rtc, subscriptions, .. } = self;
         match negotiation {
             Negotiation::Offers(_) => Ok(None),
-            Negotiation::Answers(answers) => subscriptions
-                .while_lent(rtc, |subscriptions, rtc| {
+            Negotiation::Answers(answers) => {
+                let answer = subscriptions.while_lent(rtc, |subscriptions, rtc| {
                     answers.answer(rtc, subscriptions, sdp, published)
-                })
-                .map(Some),
+                })?;
+                self.credentials = Credentials::of(sdp);
+                Ok(Some(answer))
+            }
         }
     }
 

@@ -344,6 +344,33 @@ mod tests {
     }
 
     #[test]
+    fn behind_more_padding_than_is_remembered_a_late_packet_is_refused() {
+        let mut dense = DenseSequence::default();
+        assert_eq!(dense.map(10), Some(10));
+        let last = 11 + PADDING_POSITIONS_MAX as u64;
+        (12..=last).for_each(|seq| dense.padding(seq));
+        assert_eq!(dense.map(11), Some(11));
+        dense.padding(last + 1);
+        assert_eq!(dense.map(11), None, "it is not known any more how many came before");
+        assert_eq!(dense.map(last + 2), Some(12));
+    }
+
+    #[test]
+    fn of_more_sources_than_are_remembered_the_oldest_is_forgotten() {
+        let now = Instant::now();
+        let mut rewriter = Rewriter::new(100);
+        let sources = EARLIER_MAPPINGS_MAX as u32 + 2;
+        for source in 1..=sources {
+            let first = packet(source, 500, 3_000 * source, now);
+            rewriter.switch(&first, 90_000);
+            assert_eq!(rewriter.rewrite(&first).unwrap().seq, 99 + u64::from(source));
+        }
+        let source = |sent| rewriter.trace(sent).map(|(mapping, _)| mapping.source);
+        assert_eq!((source(100), source(101)), (None, Some(2)));
+        assert_eq!(source(99 + sources as u16), Some(sources));
+    }
+
+    #[test]
     fn numbers_sent_lead_back_to_the_packet_they_were_made_of() {
         let now = Instant::now();
         let mut rewriter = Rewriter::new(0xfffe);

@@ -47,3 +47,6 @@ impl Siblings {
         self.packets_dropped
     }
 }
+
+#[cfg(test)]
+mod tests;

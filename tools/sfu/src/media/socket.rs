@@ -1,6 +1,7 @@
 //! A worker's socket, and what is injected on the way out.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use stampede_impair::{Class, Fate, Held, Impairment};
@@ -70,7 +71,7 @@ impl MediaSocket {
         }
         self.backend.poll(wait)?;
         match &mut self.tcp {
-            Some(tcp) => tcp.poll(),
+            Some(tcp) => tcp.poll((self.clock)()),
             None => Ok(()),
         }
     }
@@ -84,7 +85,31 @@ impl MediaSocket {
         Some((source, tcp.payload(received), received.received_at_unix_ns))
     }
 
-    /// From where a client came over TCP whose connection was closed in the last poll.
+    /// A peer comes by the TCP connection from there.
+    pub(crate) fn claim_tcp(&mut self, address: SocketAddr) {
+        if let Some(tcp) = &mut self.tcp {
+            tcp.claim(address);
+        }
+    }
+
+    /// Ends TCP connections by which no peer has come for too long; `is_peers` says whether one still does.
+    pub(crate) fn tidy_tcp(&mut self, now: Instant, is_peers: impl Fn(SocketAddr) -> bool) {
+        if let Some(tcp) = &mut self.tcp {
+            tcp.tidy(now, is_peers);
+        }
+    }
+
+    /// TCP connections that were closed because no peer came by them, and those for want of room.
+    pub(crate) fn tcp_closed_unclaimed(&self) -> [u64; 2] {
+        self.tcp.as_ref().map_or([0; 2], TcpClients::closed_unclaimed)
+    }
+
+    /// When there is something to be done about TCP connections.
+    pub(crate) fn tcp_tidy_at(&self) -> Option<Instant> {
+        self.tcp.as_ref().and_then(TcpClients::tidy_at)
+    }
+
+    /// From where a client came over TCP whose connection was closed in the last poll, or since.
     pub(crate) fn closed_tcp(&self, index: usize) -> Option<Endpoint> {
         self.tcp.as_ref()?.closed().get(index).copied().map(Endpoint::tcp)
     }

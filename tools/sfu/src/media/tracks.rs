@@ -23,6 +23,8 @@ pub(crate) struct TrackTable {
     bursts: Vec<usize>,
     /// Packets that found no room, once for each subscriber.
     packets_dropped: u64,
+    /// Packets of SSRCs that are not looked at.
+    packets_ignored: u64,
     /// Numberings of publishers made so far.
     sources: u32,
 }
@@ -68,6 +70,16 @@ impl TrackTable {
     pub(crate) fn next_source_id(&mut self) -> u32 {
         self.sources += 1;
         self.sources
+    }
+
+    /// A packet came of an SSRC beyond those of its publisher that are looked at.
+    pub(crate) fn ignore_packet(&mut self) {
+        self.packets_ignored += 1;
+    }
+
+    /// How many did.
+    pub(crate) fn packets_ignored(&self) -> u64 {
+        self.packets_ignored
     }
 
     /// A peer no longer gets the track, which is forgotten if nobody does or sends it.

@@ -12,12 +12,14 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::pace::{REQUESTS_BURST, REQUESTS_PER_S};
 use super::*;
 use crate::SfuOptions;
 use crate::auth::Auth;
 use crate::faults::{Refusals, Stalls};
 use crate::hub::{Client, Connections, Hub};
 use crate::ledger::Ledger;
+use crate::limits;
 use crate::media::handle::{Inbox, WorkerHandle};
 use crate::report::Reporter;
 
@@ -243,6 +245,24 @@ async fn who_answers_no_pings_is_closed_and_counted() {
     assert_eq!(rig.ledger().rooms[0].participants, 1);
 }
 
+/// Whose message is too large, and goes on for ever.
+#[tokio::test(start_paused = true)]
+async fn of_who_is_told_goodbye_so_much_is_read_and_no_more() {
+    let rig = Rig::new();
+    let (mut endless, task) = rig.join("endless", PIPE_BYTES);
+    endless.write_all(&frame(0x82, MESSAGE_BYTES_MAX + 1, &[])).await.unwrap();
+    let (part, mut written) = (vec![0; 64 << 10], 0);
+    while endless.write_all(&part).await.is_ok() {
+        written += part.len() as u64;
+        assert!(written < 2 * FAREWELL_BYTES_MAX, "it is read for ever");
+    }
+    task.await.unwrap();
+    // And what the pipe held in the end.
+    let most = FAREWELL_BYTES_MAX + 2 * PIPE_BYTES as u64;
+    assert!((FAREWELL_BYTES_MAX..most).contains(&written), "{written}");
+    assert_eq!(rig.ledger().rooms[0].participants, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_is_closed_and_counted() {
     let rig = Rig::new();
@@ -305,4 +325,145 @@ async fn fresh_tokens_say_what_the_participant_says_now() {
     let third = rig.claims(&next_token(&mut socket).await);
     assert_eq!(Claims { exp: 0, nbf: 0, ..third }, Claims { exp: 0, nbf: 0, ..second });
     assert_eq!(start.elapsed().as_secs(), TOKEN_REFRESH_INTERVAL.as_secs());
+}
+
+fn asks(request: Request) -> Frame {
+    let request = proto::SignalRequest { message: Some(request) };
+    Frame::Binary(request.encode_to_vec().into())
+}
+
+/// Waits for the answer to the ping of this number.
+async fn pong(socket: &mut ClientSocket, number: i64) {
+    loop {
+        if let Frame::Binary(frame) = socket.next().await.unwrap().unwrap()
+            && let Some(Message::Pong(heard)) =
+                proto::SignalResponse::decode(frame).unwrap().message
+            && heard == number
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_without_end_is_heard_at_a_rate_and_the_others_at_once() {
+    let rig = Rig::new();
+    let (eager, _task) = rig.client("eager").await;
+    let (mut other, _other_task) = rig.client("other").await;
+    let (mut asks_all, mut hears_all) = eager.split();
+    let last = i64::from(REQUESTS_BURST + 2 * REQUESTS_PER_S);
+    let start = Instant::now();
+    tokio::spawn(async move {
+        for number in 1..=last {
+            asks_all.send(asks(Request::Ping(number))).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    });
+    let answered = tokio::spawn(async move {
+        let mut pongs = 0;
+        while pongs < last {
+            if let Frame::Binary(frame) = hears_all.next().await.unwrap().unwrap()
+                && let Some(Message::Pong(number)) =
+                    proto::SignalResponse::decode(frame).unwrap().message
+            {
+                pongs += 1;
+                assert_eq!(number, pongs, "none is lost");
+            }
+        }
+        start.elapsed()
+    });
+    for number in 0..20 {
+        sleep(50 * MS).await;
+        let asked = Instant::now();
+        other.send(asks(Request::Ping(number))).await.unwrap();
+        pong(&mut other, number).await;
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    }
+    assert!(!answered.is_finished() && rig.ledger().signalling.requests_delayed > 0);
+    let took = answered.await.unwrap();
+    assert!((1_990..2_010).contains(&took.as_millis()), "{took:?}");
+    assert_eq!(rig.ledger().signalling.signalling_overflows, 0);
+    assert_eq!(rig.ledger().rooms[0].participants, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_tells_much_to_many_is_heard_more_slowly() {
+    let rig = Rig::new();
+    let mut others = Vec::new();
+    for number in 0..8 {
+        let (mut socket, _task) = rig.client(&format!("other-{number}")).await;
+        others.push(tokio::spawn(async move { until_closed(&mut socket).await }));
+    }
+    let (mut talker, _task) = rig.client("talker").await;
+    let start = Instant::now();
+    // 512 KiB each, which costs 512, and to nine people as much again and more.
+    let metadata = "x".repeat(limits::METADATA_BYTES_MAX);
+    for number in 0..40 {
+        let update = proto::UpdateParticipantMetadata {
+            metadata: metadata.clone(),
+            ..proto::UpdateParticipantMetadata::default()
+        };
+        talker.send(asks(Request::UpdateMetadata(update))).await.unwrap();
+        talker.send(asks(Request::Ping(number))).await.unwrap();
+        pong(&mut talker, number).await;
+    }
+    let caused = Caused { told_bytes: 9 * (512 << 10), commands: 0 };
+    let each = f64::from(cost(512 << 10, caused) + 1);
+    assert!(each > 400.0);
+    let expected = (each * 39.0 - f64::from(REQUESTS_BURST)) / f64::from(REQUESTS_PER_S);
+    let took = start.elapsed().as_secs_f64();
+    assert!((took - expected).abs() < 1.0, "{took} s, expected {expected}");
+    assert!(others.iter().all(|other| !other.is_finished()), "nobody was closed");
+}
+
+/// Nobody answers: there is no worker.
+#[tokio::test(start_paused = true)]
+async fn who_offers_without_end_has_four_offers_waiting() {
+    let rig = Rig::new();
+    let (mut socket, _task) = rig.client("eager").await;
+    let offer = proto::SessionDescription {
+        r#type: "offer".into(),
+        sdp: "v=0\r\nm=video 9 X 96\r\na=mid:0\r\na=sendonly\r\n".into(),
+        ..proto::SessionDescription::default()
+    };
+    let start = Instant::now();
+    for _ in 0..6 {
+        socket.send(asks(Request::Offer(offer.clone()))).await.unwrap();
+    }
+    socket.send(asks(Request::Ping(7))).await.unwrap();
+    pong(&mut socket, 7).await;
+    // The fifth, the sixth and the ping.
+    assert_eq!(start.elapsed().as_secs(), 15);
+    assert!(rig.ledger().signalling.requests_delayed >= 1);
+}
+
+/// What is queued for each of the others may be 200 messages, and they read all the time.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_too_slow_for_one_who_is_told_of_without_end() {
+    let rig = Rig::new();
+    let (mut listener, listening) = rig.client("listener").await;
+    let heard = tokio::spawn(async move { until_closed(&mut listener).await });
+    let mut tasks = vec![listening];
+    for number in 0..5 {
+        let (near, task) = rig.join(&format!("eager-{number}"), PIPE_BYTES);
+        tasks.push(task);
+        let update = |metadata: u32| {
+            let metadata = metadata.to_string();
+            let update = proto::UpdateParticipantMetadata { metadata, ..Default::default() };
+            let request = Request::UpdateMetadata(update);
+            let request = proto::SignalRequest { message: Some(request) }.encode_to_vec();
+            said(0x82, &request)
+        };
+        let all: Vec<u8> = (0..1_000).flat_map(update).collect();
+        let (mut reads, mut writes) = tokio::io::split(near);
+        tokio::spawn(async move {
+            writes.write_all(&all).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        tokio::spawn(async move { tokio::io::copy(&mut reads, &mut tokio::io::sink()).await });
+    }
+    sleep(5 * SECOND).await;
+    assert!(!heard.is_finished());
+    assert_eq!(rig.ledger().signalling.signalling_overflows, 0);
+    assert_eq!(rig.ledger().rooms[0].participants, 6);
 }

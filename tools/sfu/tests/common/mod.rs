@@ -83,6 +83,7 @@ pub struct Connection {
     pub checks_from: Option<UdpSocket>,
     /// Those that did.
     pub diverted: u64,
+    remote_ufrag: Option<String>,
     timeout: Instant,
     connected_at: Option<Instant>,
     /// Connected, and the SFU knows.
@@ -221,7 +222,15 @@ impl Connection {
     }
 
     fn build(config: RtcConfig) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::build_on(UdpSocket::bind("127.0.0.1:0").unwrap(), config)
+    }
+
+    /// Which lives there.
+    pub fn on(socket: UdpSocket) -> Self {
+        Self::build_on(socket, Rtc::builder())
+    }
+
+    fn build_on(socket: UdpSocket, config: RtcConfig) -> Self {
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let now = Instant::now();
@@ -239,6 +248,7 @@ impl Connection {
             remote: None,
             checks_from: None,
             diverted: 0,
+            remote_ufrag: None,
             timeout: now,
             connected: false,
             connected_at: None,
@@ -256,6 +266,11 @@ impl Connection {
     /// Sends a datagram from where it lives, past str0m.
     pub fn forge(&self, datagram: &[u8]) {
         self.socket.send_to(datagram, self.remote.unwrap()).unwrap();
+    }
+
+    /// What the other end of its connection calls itself in checks, once that was said.
+    pub fn remote_ufrag(&self) -> Option<String> {
+        self.remote_ufrag.clone()
     }
 
     /// The same of RTCP, encrypted as its own. Numbers of packets begin anew for each sealer.
@@ -367,13 +382,26 @@ impl Client {
         Self::connect_with(sfu, identity, grants, "auto_subscribe=1").await
     }
 
+    /// Who only watches, from this socket.
+    pub async fn connect_on(sfu: &Sfu, identity: &str, room: &str, socket: UdpSocket) -> Self {
+        let grants = VideoGrants { can_publish: Some(false), ..grants(room) };
+        let mut client = Self::open(sfu, identity, grants, "auto_subscribe=1").await;
+        client.subscriber = Connection::on(socket);
+        drive(&mut [&mut client], |c| c[0].join.is_some()).await;
+        client
+    }
+
     pub async fn connect_with(sfu: &Sfu, identity: &str, grants: VideoGrants, query: &str) -> Self {
+        let mut client = Self::open(sfu, identity, grants, query).await;
+        drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
+        client
+    }
+
+    async fn open(sfu: &Sfu, identity: &str, grants: VideoGrants, query: &str) -> Self {
         let token = token(identity, grants);
         let url = format!("{}/rtc?access_token={token}&protocol=17&sdk=rust&{query}", sfu.url());
         let (ws, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-        let mut client = Self::new(ws);
-        drive(&mut [&mut client], |c| c[0].join.is_some() || c[0].left.is_some()).await;
-        client
+        Self::new(ws)
     }
 
     /// Joins by v1 with an offer of so many m-lines to receive audio and video by.
@@ -592,6 +620,8 @@ impl Client {
                 self.offers = offer.id;
                 self.mid_to_track = offer.mid_to_track_id;
                 self.read_ssrcs(&offer.sdp);
+                let mut names = offer.sdp.lines().filter_map(|it| it.strip_prefix("a=ice-ufrag:"));
+                self.subscriber.remote_ufrag = names.next().map(str::to_owned);
                 let offer_sdp = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
                 let answer = self.subscriber.rtc.sdp_api().accept_offer(offer_sdp).unwrap();
                 let answer = proto::SessionDescription {

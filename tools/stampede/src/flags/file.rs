@@ -45,14 +45,22 @@ pub(super) struct ScenarioFile {
 /// Something wrong at a place.
 type Wrong = (Range<usize>, String);
 
-/// Reads a scenario file against the flags of `run`.
+/// Reads a scenario file against the flags of `run`; its text, if that is known already.
 ///
 /// # Errors
 /// The first thing wrong, with its place; exit code 104.
-pub(super) fn load(path: &Path, run: &Command) -> Result<ScenarioFile, Failure> {
+pub(super) fn load(
+    path: &Path,
+    text: Option<&str>,
+    run: &Command,
+) -> Result<ScenarioFile, Failure> {
     let name = path.display();
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::config(format!("--scenario {name}: can't be read: {error}")))?;
+    let text = match text {
+        Some(text) => text.to_owned(),
+        None => fs::read_to_string(path).map_err(|error| {
+            Failure::config(format!("--scenario {name}: can't be read: {error}"))
+        })?,
+    };
     parse(&text, run).map_err(|(span, why)| {
         let (line, column) = position(&text, span.start);
         Failure::config(format!("{name}:{line}:{column}: {why}"))

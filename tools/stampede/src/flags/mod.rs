@@ -6,6 +6,7 @@
 mod audience;
 mod file;
 mod find;
+mod hosts;
 mod init;
 mod kubernetes;
 mod outputs;
@@ -27,6 +28,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use file::ScenarioFile;
 use stampede_report::{Exit, Failure};
 
+pub(crate) use hosts::{OnLostHost, WorkFlags};
 pub(crate) use init::{InitFlags, init};
 pub(crate) use kubernetes::{KubernetesFlags, PodFlags};
 pub(crate) use outputs::{outputs, run_outputs};
@@ -60,6 +62,7 @@ pub(crate) enum Command {
     Run(Box<RunFlags>),
     #[command(args_override_self = true)]
     Sfu(Box<SfuFlags>),
+    Work(WorkFlags),
     Doctor(DoctorFlags),
     Init(InitFlags),
     Kubernetes(KubernetesFlags),
@@ -96,7 +99,39 @@ pub(crate) fn completions(flags: &CompletionsFlags) -> Exit {
 /// # Errors
 /// One line, exit code 104.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
-    let args: Vec<OsString> = args.into_iter().collect();
+    parse_with(args.into_iter().collect(), None)
+}
+
+/// Parses the words of a run on another host, with the text of the scenario file that they name.
+///
+/// # Errors
+/// The same.
+pub(crate) fn parse_run(words: &[String], scenario: Option<&str>) -> Result<RunFlags, Failure> {
+    let args = ["stampede", "run"].into_iter().chain(words.iter().map(String::as_str));
+    match parse_with(args.map(OsString::from).collect(), scenario)? {
+        Parsed::Command(Command::Run(flags)) => Ok(*flags),
+        _ => Err(Failure::config("the coordinator's words are no run")),
+    }
+}
+
+/// The words behind `run` of a command line.
+///
+/// # Errors
+/// One is no text, exit code 104.
+pub(crate) fn words_of_run(
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Vec<String>, Failure> {
+    let words = args.into_iter().skip(1).skip_while(|arg| arg != "run").skip(1);
+    let text = |word: OsString| {
+        word.into_string().map_err(|word| {
+            let word = word.to_string_lossy();
+            Failure::config(format!("--hosts: '{word}' is no UTF-8, and can't be sent"))
+        })
+    };
+    words.map(text).collect()
+}
+
+fn parse_with(args: Vec<OsString>, scenario: Option<&str>) -> Result<Parsed, Failure> {
     let matches = match Cli::command().try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => match error.kind() {
@@ -109,7 +144,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             _ => return Err(usage_failure(&error)),
         },
     };
-    let file = scenario_file(&matches)?;
+    let file = scenario_file(&matches, scenario)?;
     let matches = match &file {
         Some(file) => with_file(&args, &matches, file)?,
         None => matches,
@@ -137,13 +172,16 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
     Ok(Parsed::Command(cli.command))
 }
 
-/// The scenario file, if one is named.
-fn scenario_file(matches: &ArgMatches) -> Result<Option<ScenarioFile>, Failure> {
+/// The scenario file, if one is named; with this text if it is another host's.
+fn scenario_file(
+    matches: &ArgMatches,
+    text: Option<&str>,
+) -> Result<Option<ScenarioFile>, Failure> {
     let Some(run) = matches.subcommand_matches("run") else { return Ok(None) };
     let Some(path) = run.get_one::<PathBuf>("scenario") else { return Ok(None) };
     let cli = Cli::command();
     let command = cli.find_subcommand("run").cloned().unwrap_or_default();
-    file::load(path, &command).map(Some)
+    file::load(path, text, &command).map(Some)
 }
 
 /// The command line again, with the file's options in front of what was typed. Of those given on the
@@ -319,6 +357,7 @@ mod tests {
         for name in [
             "run",
             "sfu",
+            "work",
             "doctor",
             "init",
             "kubernetes",

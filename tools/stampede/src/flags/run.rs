@@ -22,6 +22,7 @@ use stampede_sfu::SfuOptions;
 
 use super::audience::AudienceFlags;
 use super::find::FindFlags;
+use super::hosts::HostsFlags;
 use super::people::PeopleFlags;
 use super::{Command, Parsed, SfuFlags, parse, sfu_options};
 
@@ -405,6 +406,11 @@ pub(crate) struct RunFlags {
     /// Serve the run's figures for Prometheus at http://ADDR/metrics, such as 127.0.0.1:9464.
     #[arg(long, value_name = "ADDR", help_heading = "Output")]
     pub prometheus: Option<SocketAddr>,
+    /// Push the run's figures as OpenTelemetry metrics (OTLP, protobuf over HTTP) each 5 s and at the
+    /// end, to URL/v1/metrics: http://127.0.0.1:4318 of a Collector, http://127.0.0.1:9090/api/v1/otlp
+    /// of Prometheus. Headers that it wants are taken of OTEL_EXPORTER_OTLP_HEADERS.
+    #[arg(long, value_name = "URL", help_heading = "Output")]
+    pub otlp: Option<Secret>,
     /// Scrape the server's own Prometheus endpoint once a second; may be repeated, once a server.
     #[arg(
         long,
@@ -423,6 +429,8 @@ pub(crate) struct RunFlags {
     pub network: NetworkFlags,
     #[command(flatten)]
     pub shape: ShapeFlags,
+    #[command(flatten)]
+    pub together: HostsFlags,
 }
 
 /// Flags of the way to the server.
@@ -586,6 +594,7 @@ impl RunFlags {
                 headers: self.capture_headers,
             },
             server_metrics: self.server_metrics,
+            otlp: self.otlp,
             ca: network.ca,
             proxy: network.proxy,
             message_bytes_max: network.message_size_max,

@@ -1,9 +1,11 @@
-//! `--prometheus ADDR`: the run's figures for Prometheus, in base units and with bounded labels
-//! (worker, kind, reason; never a peer).
+//! The run's figures for others, in base units and with bounded labels (worker, kind, reason; never a
+//! peer): `--prometheus ADDR` serves them, `--otlp URL` pushes them.
 //!
-//! What is shown is copied once a second from what the view shows; a scrape only formats it, on a thread
-//! of its own, so it reaches neither the workers nor the tasks of the run.
+//! What is told is copied once a second from what the view shows. Whoever tells it does so on a thread
+//! of its own, so that it reaches neither the workers nor the tasks of the run.
 
+mod families;
+mod otlp;
 mod serve;
 
 use std::fmt;
@@ -11,21 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use stampede_counters::{Counters, DataCounters, Place, RunCounters};
+use stampede_run::Progress;
 
-use stampede_report::running::LiveWatch;
-use stampede_report::types::WatchFigures;
-use stampede_run::{Progress, WorkerProgress};
-
+use families::{Family, Kind, Point, families};
+pub(crate) use otlp::{Pusher, pusher};
 pub(crate) use serve::{bind, serve};
 
-/// Most error kinds with a label of their own; the rest is added up as `other`.
-const REASONS_MAX: usize = 32;
-
-/// What a scrape shows: the state of the run, as it was last told.
+/// What is told: the state of the run, as it was last told.
 #[derive(Debug, Default)]
 pub(crate) struct Exposed(Mutex<Progress>);
 
@@ -39,19 +36,20 @@ impl Exposed {
         }
     }
 
+    /// Copies the state of a run that is over.
+    pub(crate) fn end(&self, progress: &Progress) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+    }
+
+    /// The state of the run, as it was last told.
+    fn progress(&self) -> Progress {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How long the run had gone on when it was last told.
     fn elapsed(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed
     }
-}
-
-/// Bounds the kinds of errors, commonest first.
-fn reasons(mut errors: Vec<(String, u64)>) -> Vec<(String, u64)> {
-    if errors.len() > REASONS_MAX {
-        let rest = errors.split_off(REASONS_MAX - 1);
-        errors.push(("other".to_owned(), rest.iter().map(|(_, count)| count).sum()));
-    }
-    errors
 }
 
 /// The text of a scrape (OpenMetrics).
@@ -63,198 +61,37 @@ fn exposition(exposed: &Arc<Exposed>) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// A label set with one label.
-type Label<'a> = [(&'static str, &'a str); 1];
-
-/// Writes metrics one after the other.
-struct Writer<'a>(DescriptorEncoder<'a>);
-
-impl Writer<'_> {
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        encoder.encode_counter::<Label<'_>, _, u64>(&value, None)
-    }
-
-    fn gauges<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (&'a str, f64)>,
-    ) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (text, value) in values {
-            encoder.encode_family(&[(label, text)])?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    fn counters<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: impl IntoIterator<Item = (&'a str, f64)>,
-    ) -> fmt::Result {
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (text, value) in values {
-            let labels = [(label, text)];
-            let mut encoder = encoder.encode_family(&labels)?;
-            encoder.encode_counter::<Label<'_>, _, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-}
+/// No label set: of exemplars, which nothing here has.
+type NoLabels = [(&'static str, &'static str); 0];
 
 impl Collector for Exposed {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut writer = Writer(encoder);
-        joins(&mut writer, &progress)?;
-        received(&mut writer, &progress.counters)?;
-        watched(&mut writer, &progress.watch)?;
-        counted(&mut writer, "published_", None, &[("", progress.counters.publish)])?;
-        data(&mut writer, &progress.counters.data)?;
-        counted(&mut writer, "rpc_", None, &[("", progress.counters.rpc)])?;
-        counted(&mut writer, "impairment_", None, &[("", progress.counters.impairment)])?;
-        workers(&mut writer, &progress.workers)
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        families(&self.progress()).iter().try_for_each(|family| encode(&mut encoder, family))
     }
 }
 
-fn joins(writer: &mut Writer<'_>, progress: &Progress) -> fmt::Result {
-    let gauges = [
-        (
-            "stampede_participants_connected",
-            "Participants connected now",
-            progress.connected as u64,
-        ),
-        (
-            "stampede_subscribers_receiving",
-            "Subscribers of which a media packet arrived",
-            progress.second.subscribers,
-        ),
-    ];
-    for (name, help, value) in gauges {
-        writer.gauge(name, help, value as f64)?;
-    }
-    counted(writer, "join_", None, &[("", progress.joins.counted)])?;
-    counted(writer, "recoveries_", None, &[("", progress.recoveries)])?;
-    let steps = progress.joins.pending_at.named().map(|(step, _, count)| (step, count as f64));
-    let help = "Participants that are joining, by what they wait for";
-    writer.gauges("stampede_participants_joining", help, "step", steps)?;
-    let errors = reasons(progress.errors.clone());
-    let errors = errors.iter().map(|(reason, count)| (reason.as_str(), *count as f64));
-    writer.counters("stampede_join_errors", "Failed and dropped tries", "reason", errors)
-}
-
-/// Counters as they are declared; they begin anew with the measured window. Names that are not
-/// declared begin with `prefix`. `rows` are told apart by `label`, and without one there is one row.
-/// What is unknown is left out.
-fn counted<T: Counters>(
-    writer: &mut Writer<'_>,
-    prefix: &str,
-    label: Option<&'static str>,
-    rows: &[(&str, T)],
-) -> fmt::Result {
-    let mut table = Vec::new();
-    T::describe_fields(&Place { metric: prefix.to_owned(), ..Place::default() }, &mut table);
-    let rows: Vec<_> = rows.iter().map(|(name, row)| (*name, row.list())).collect();
-    for (at, counter) in table.iter().enumerate() {
-        let name = format!("stampede_{}", counter.metric);
-        let values = rows.iter().filter_map(|(name, row)| Some((*name, row[at].number()?)));
-        let help = counter.short_help();
-        match (label, counter.falls) {
-            (Some(label), false) => writer.counters(&name, help, label, values)?,
-            (Some(label), true) => writer.gauges(&name, help, label, values)?,
-            (None, falls) => {
-                for (_, value) in values {
-                    match falls {
-                        false => writer.counter(&name, help, value)?,
-                        true => writer.gauge(&name, help, value)?,
-                    }
-                }
-            }
+/// Writes a family as OpenMetrics.
+fn encode(encoder: &mut DescriptorEncoder<'_>, family: &Family) -> fmt::Result {
+    let metric_type = match family.kind {
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Counter(_) => MetricType::Counter,
+    };
+    let mut encoder = encoder.encode_descriptor(&family.name, family.help, None, metric_type)?;
+    for Point { labels, value } in &family.points {
+        if labels.is_empty() {
+            sample(&mut encoder, family.kind, *value)?;
+        } else {
+            sample(&mut encoder.encode_family(labels)?, family.kind, *value)?;
         }
     }
     Ok(())
 }
 
-fn received(writer: &mut Writer<'_>, counters: &RunCounters) -> fmt::Result {
-    let kinds = [("video", counters.video), ("audio", counters.audio)];
-    counted(writer, "", Some("kind"), &kinds)?;
-    let rates = kinds
-        .into_iter()
-        .filter_map(|(kind, media)| media.packets.loss_rate().map(|rate| (kind, rate)));
-    let help = "Share of expected packets lost for good since the measured window began";
-    writer.gauges("stampede_loss_ratio", help, "kind", rates)
-}
-
-fn data(writer: &mut Writer<'_>, counters: &DataCounters) -> fmt::Result {
-    let kinds = counters.named().map(|(name, counted)| (name, *counted));
-    counted(writer, "data_", Some("kind"), &kinds)?;
-    counted(writer, "data_", None, &[("", counters.other)])
-}
-
-/// Watch time since the measured window began.
-fn watched(writer: &mut Writer<'_>, watch: &LiveWatch) -> fmt::Result {
-    let kinds = [("video", &watch.video), ("audio", &watch.audio)];
-    let known = |of: fn(&WatchFigures) -> Option<f64>| {
-        kinds.into_iter().filter_map(move |(kind, figures)| Some((kind, of(figures)?)))
-    };
-    let help = "Time in which tracks should have played";
-    writer.counters("stampede_expected_seconds", help, "kind", known(|one| one.expected_s))?;
-    let help = "Time covered by frames that could be shown";
-    writer.counters("stampede_played_seconds", help, "kind", known(|one| one.played_s))?;
-    let help = "Played over expected time";
-    writer.gauges("stampede_watch_ratio", help, "kind", known(|one| one.watch_ratio))?;
-    let help = "Stretches without a playable frame";
-    let counts = kinds.map(|(kind, figures)| (kind, figures.interruptions.count as f64));
-    writer.counters("stampede_interruptions", help, "kind", counts)?;
-    let help = "Length of all interruptions together";
-    let lengths = kinds.map(|(kind, figures)| (kind, figures.interruptions.total_s));
-    writer.counters("stampede_interruption_seconds", help, "kind", lengths)?;
-    let help = "Subscribers with a track that is interrupted now";
-    writer.gauge("stampede_subscribers_interrupted", help, watch.interrupted as f64)?;
-    let help = "Length of interruptions by their cause, as far as it is known now";
-    let name = "stampede_interruption_cause_seconds";
-    let mut encoder = writer.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (kind, figures) in kinds {
-        for (cause, of) in figures.interruptions.causes.named().filter(|(_, of)| of.count > 0) {
-            let labels = [("kind", kind), ("cause", cause)];
-            encoder.encode_family(&labels)?.encode_gauge(&of.total_s)?;
-        }
+fn sample(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> fmt::Result {
+    match kind {
+        Kind::Gauge => encoder.encode_gauge(&value),
+        Kind::Counter(_) => encoder.encode_counter::<NoLabels, _, u64>(&value, None),
     }
-    Ok(())
-}
-
-type WorkerMetric = (&'static str, &'static str, fn(&WorkerProgress) -> f64);
-
-const WORKER_GAUGES: [WorkerMetric; 3] = [
-    ("stampede_worker_peers", "Peers of the worker", |worker| worker.peers as f64),
-    ("stampede_worker_busy_ratio", "CPU time over wall time in the last second", |worker| {
-        worker.busy_ratio
-    }),
-    ("stampede_worker_lateness_max_seconds", "Latest timer of the last second", |worker| {
-        worker.lateness_max.as_secs_f64()
-    }),
-];
-
-fn workers(writer: &mut Writer<'_>, workers: &[WorkerProgress]) -> fmt::Result {
-    let named: Vec<_> = workers.iter().map(|one| (one.worker.to_string(), one)).collect();
-    let values = |value: fn(&WorkerProgress) -> f64| {
-        named.iter().map(move |(name, worker)| (name.as_str(), value(worker)))
-    };
-    for (name, help, value) in WORKER_GAUGES {
-        writer.gauges(name, help, "worker", values(value))?;
-    }
-    let cpu = values(|worker| worker.cpu.as_secs_f64());
-    writer.counters("stampede_worker_cpu_seconds", "CPU time of the worker", "worker", cpu)?;
-    let rows: Vec<_> = named.iter().map(|(name, one)| (name.as_str(), one.counted)).collect();
-    counted(writer, "worker_", Some("worker"), &rows)
 }
 
 #[cfg(test)]
@@ -264,8 +101,9 @@ mod table_tests;
 mod tests {
     use std::collections::BTreeSet;
 
-    use stampede_counters::{Figure, ReportCounters, Value};
+    use stampede_counters::{Counters, Figure, ReportCounters, Value};
     use stampede_report::running;
+    use stampede_run::WorkerProgress;
 
     use super::*;
 
@@ -366,14 +204,6 @@ mod tests {
             assert!(!text.contains(name), "{name} in\n{text}");
         }
         assert!(text.contains("stampede_participants_joined_total 0"), "{text}");
-    }
-
-    #[test]
-    fn reasons_are_bounded() {
-        let errors = (0..100).map(|number| (format!("kind-{number}"), 1)).collect();
-        let bounded = reasons(errors);
-        assert_eq!(bounded.len(), REASONS_MAX);
-        assert_eq!(bounded.last(), Some(&("other".to_owned(), 100 - REASONS_MAX as u64 + 1)));
     }
 
     #[test]

@@ -44,8 +44,9 @@ fn tested() -> Tested {
 struct Scrape;
 
 impl Collector for Scrape {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        counted(&mut Writer(encoder), "tested_", Some("kind"), &[("video", tested())])
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let families = families::of_table("tested_", &[("video", tested())]);
+        families.iter().try_for_each(|family| super::encode(&mut encoder, family))
     }
 }
 

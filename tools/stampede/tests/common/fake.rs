@@ -44,7 +44,7 @@ pub(crate) enum Flood {
 }
 
 /// Runs `serve` on a thread and a listener of its own; its address.
-fn start<F: Future<Output = ()>>(
+pub(crate) fn start<F: Future<Output = ()>>(
     serve: impl FnOnce(TcpListener) -> F + Send + 'static,
 ) -> SocketAddr {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -81,6 +81,7 @@ pub(crate) fn stampede_under(wrapper: &[&str]) -> Command {
         command.env_remove(name).env_remove(name.to_ascii_uppercase());
     }
     command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
+    command.env_remove("OTEL_EXPORTER_OTLP_HEADERS").env_remove("OTEL_RESOURCE_ATTRIBUTES");
     command
 }
 

@@ -136,6 +136,24 @@ mod tests {
         assert_eq!(probed(&uneven, None), None);
     }
 
+    /// Each five packets are faster than the ones before, and all are carried.
+    #[test]
+    fn behind_ever_faster_clusters_it_begins_anew_too() {
+        let (mut probes, mut sent_us, mut best_bps) = (Probes::default(), 0, None);
+        for cluster in 0..2 * CLUSTERS_KEPT_MAX as i64 {
+            let apart_us = 200_000 - 5_000 * cluster;
+            for _ in 0..5 {
+                sent_us += apart_us;
+                let sent = ((sent_us as u64) << 18) / 1_000_000;
+                let news = probes.packet(sent as u32 & 0xff_ffff, sent_us, 500, best_bps);
+                best_bps = news.or(best_bps);
+                assert!(probes.ended.len() < CLUSTERS_KEPT_MAX);
+            }
+        }
+        // The last ones are 45 ms apart.
+        assert!(best_bps.is_some_and(|bps| (85_000.0..95_000.0).contains(&bps)), "{best_bps:?}");
+    }
+
     #[test]
     fn behind_three_clusters_it_begins_anew() {
         let mut probes = Probes::default();

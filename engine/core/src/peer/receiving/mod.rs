@@ -8,6 +8,8 @@ mod differential_tests;
 mod due;
 mod extension;
 mod formats;
+#[cfg(test)]
+mod maxima_tests;
 mod nack;
 mod recorder;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{RecordedFrame, RecordedStream};
 
 /// Most frames of a recording that the assembler has put together and the ledger has not judged
 /// yet, or the other way round. At the maximum the oldest is left out of the recording.
-const WAITING_FRAMES_MAX: usize = 256;
+pub(super) const WAITING_FRAMES_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Recorder {

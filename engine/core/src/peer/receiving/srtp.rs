@@ -679,3 +679,6 @@ fn unpad<'a>(header: &RtpHeader, payload: &'a [u8]) -> Option<&'a [u8]> {
         _ => Some(payload),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use crate::{Arrival, Capture, MediaCounters, MediaKind, PeerEvent, PeerUpdate, S
 
 /// Most closed streams of which the time that they covered waits to be taken. At the maximum that of
 /// the oldest is forgotten, and reads as a gap; it is taken once a second.
-const CLOSED_COVERS_MAX: usize = 256;
+pub(super) const CLOSED_COVERS_MAX: usize = 256;
 /// Room made for streams before they are opened; an offer may name one SSRC many times.
 const RESERVED_MAX: usize = 256;
 

@@ -20,7 +20,7 @@ pub(in crate::peer) const CALLS_MAX: usize = 65_536;
 /// Numbers of calls that there are for each millisecond: many more than calls.
 const CALLS_PER_MS_MAX: u64 = 1_000;
 /// Calls given up whose late answers are known as such.
-const GIVEN_UP_MAX: usize = 1_024;
+pub(super) const GIVEN_UP_MAX: usize = 1_024;
 
 /// Somebody who can be called.
 #[derive(Debug, Clone)]

@@ -1,6 +1,8 @@
 //! A peer's calls: those that it makes, and its answers to those of others.
 
 mod calls;
+#[cfg(test)]
+mod maxima_tests;
 mod streams;
 
 use std::collections::VecDeque;
@@ -23,7 +25,7 @@ use streams::{Brought, Streams};
 /// Messages that wait for room in the channel at most; then no call is made, and an answer is
 /// dropped and counted.
 pub(super) const OUTGOING_MAX: usize = 1_024;
-/// Most bytes of them.
+/// Most bytes of them, but for what the last call has beside its payload.
 pub(super) const OUTGOING_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a call's id, a stream's and a method's name. Those of LiveKit's SDKs have less than
 /// a hundred.

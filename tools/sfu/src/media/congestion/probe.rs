@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(probe.padding(at(10), 5_000), 0, "too early");
         assert_eq!(probe.padding(at(20), 6_500), 500, "media counts");
         probe.padded(500);
-        assert_eq!(probe.padding(at(199), 6_500), 12_000, "it was late");
+        assert_eq!(probe.padding(at(199), 6_500), PAD_BYTES_MAX, "it was late");
         assert_eq!(probe.next_at(at(199)), None, "it would be over");
         assert_eq!(probe.padding(at(220), 6_500), 0, "over");
         assert_eq!(probe.next_at(at(220)), None);

@@ -5,17 +5,22 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use stampede_core::dtls::has_plain_data;
+use stampede_impair::Class;
+use str0m::net::Protocol;
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Output};
 
 use super::Worker;
+use crate::media::challenge::ChallengeId;
 use crate::media::endpoint::Endpoint;
 use crate::media::failure::PeerFailure;
 use crate::media::ingest::{News, ingest};
 use crate::media::message::Event;
 use crate::media::offers::Offer;
 use crate::media::peer::{Peer, Wish};
+use crate::media::peers::Learnt;
+use crate::media::socket::Datagram;
 use crate::media::stun;
 use crate::media::told::{Missing, Told, told};
 use crate::options::Congestion;
@@ -46,8 +51,17 @@ impl Worker {
         self.wall = (self.now, wall);
     }
 
+    /// Whose word counts for what its thread has used of its core.
+    #[cfg(feature = "bench")]
+    pub(crate) fn set_cpu(&mut self, cpu: fn() -> std::time::Duration) {
+        self.cpu = cpu;
+    }
+
     /// Gives the peer the datagram that was received at this time.
     pub(super) fn receive_datagram(&mut self, index: usize, source: Endpoint, at: Instant) {
+        if self.peers.hear_answer(index, source, &self.received.datagram, self.now) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(index) else { return };
         let datagram = &self.received.datagram;
         if peer.loses(datagram) {
@@ -107,8 +121,15 @@ impl Worker {
                     let mut refused = !peer.transmit(&mut self.socket, transmit, self.now);
                     if answers {
                         let nominates = nominating == Some(destination);
-                        refused |=
-                            !self.peers.learn_address(index, destination, nominates, self.now);
+                        let learnt =
+                            self.peers.learn_address(index, destination, nominates, self.now);
+                        refused |= learnt != Learnt::Its;
+                        if learnt == Learnt::Its && destination.protocol == Protocol::Tcp {
+                            self.socket.claim_tcp(destination.address);
+                        }
+                        if let Learnt::Refused(Some(challenge)) = learnt {
+                            self.ask(index, destination, challenge);
+                        }
                     }
                     self.received.refused += u64::from(refused);
                 }
@@ -123,6 +144,19 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Asks a peer whether it is reached at this address, where another lives.
+    fn ask(&mut self, index: usize, destination: Endpoint, challenge: ChallengeId) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(check) = peer.challenge(challenge) else { return };
+        let mut copy = |buffer: &mut [u8]| {
+            buffer.copy_from_slice(&check);
+            true
+        };
+        let (class, len) = (Class::Other, check.len());
+        let datagram = Datagram { destination, class, len, write: &mut copy };
+        self.socket.put(self.now, None, datagram);
     }
 
     fn on_event(&mut self, index: usize, event: RtcEvent) {

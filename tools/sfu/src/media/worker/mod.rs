@@ -1,5 +1,6 @@
 //! A media worker: one pinned thread, one UDP socket, the peers sharded to it.
 
+mod busy;
 mod commands;
 mod congestion;
 mod connections;
@@ -29,6 +30,7 @@ use super::socket::MediaSocket;
 use super::timers::Timers;
 use super::tracks::TrackTable;
 use crate::ledger::WorkerLedger;
+use busy::Busy;
 use data::Messages;
 
 /// How long a poll gathers after its first datagram, so that the packets of a frame go to each
@@ -65,6 +67,9 @@ pub(crate) struct Worker {
     index: usize,
     /// What time it is; tests have another.
     clock: fn() -> Instant,
+    /// What its thread has used of its core.
+    cpu: fn() -> Duration,
+    busy: Busy,
     /// The time of this turn.
     now: Instant,
     /// A moment, and what the wall clock said then: sender reports count from it, so that they don't
@@ -86,6 +91,12 @@ pub(crate) struct Worker {
     messages: Messages,
 }
 
+/// What this thread has used of its core.
+fn thread_cpu() -> Duration {
+    let cpu = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(cpu.tv_sec.try_into().unwrap_or(0), cpu.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// Datagrams of this turn, and what became of those that went nowhere.
 #[derive(Debug, Default)]
 struct Received {
@@ -103,6 +114,9 @@ impl Worker {
         Self {
             index: parts.index,
             clock,
+            cpu: thread_cpu,
+            // Its thread begins with it.
+            busy: Busy::new(clock(), Duration::ZERO),
             now: clock(),
             wall: (Instant::now(), SystemTime::now()),
             socket: parts.socket.with_clock(clock),
@@ -180,7 +194,8 @@ impl Worker {
             return Duration::ZERO;
         }
         let longest = if self.events.is_empty() { SLEEP_MAX } else { EVENTS_INTERVAL };
-        let next = [self.timers.next(), self.socket.next_release()].into_iter().flatten().min();
+        let due = [self.timers.next(), self.socket.next_release(), self.socket.tcp_tidy_at()];
+        let next = due.into_iter().flatten().min();
         let now = (self.clock)();
         next.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
     }
@@ -188,6 +203,7 @@ impl Worker {
     /// It is so late now.
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
+        self.busy.look(now, self.cpu);
     }
 
     /// Feeds the batch to the peers, grouped by peer.
@@ -233,6 +249,8 @@ impl Worker {
             let at = self.arrival(unix_now_ns, stamp);
             self.take(peer, source, at);
         }
+        let Self { socket, peers, now, .. } = self;
+        socket.tidy_tcp(*now, |address| peers.is_at(Endpoint::tcp(address)));
         for i in 0.. {
             let Some(closed) = self.socket.closed_tcp(i) else { return };
             self.peers.vacate(closed);
@@ -303,8 +321,10 @@ impl Worker {
     /// Its part of the ledger.
     fn report(&mut self) -> WorkerReport {
         let stats = self.socket.refreshed_stats();
-        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        let [tcp_timed_out, tcp_displaced] = self.socket.tcp_closed_unclaimed();
         let counted = SfuWorkerCounters {
+            tcp_timed_out,
+            tcp_displaced,
             datagrams_in: stats.datagrams_in,
             datagrams_out: stats.datagrams_out,
             datagrams_unknown: self.received.unknown,
@@ -324,6 +344,7 @@ impl Worker {
             messages_withheld: self.messages.withheld,
             messages_dropped: self.events.messages_dropped(),
             joins_dropped: self.joins.dropped(),
+            media_ignored: self.tracks.packets_ignored(),
             delay_queue_full: self.socket.held_full(),
             upstream_dropped: self.received.dropped,
         };
@@ -331,7 +352,8 @@ impl Worker {
             worker: self.index,
             peers: self.peers.len(),
             counted,
-            cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
+            cpu_s: (self.cpu)().as_secs_f64(),
+            full_s: self.busy.full().as_secs_f64(),
         };
         WorkerReport { worker, ended: self.ended.rows(), live: self.rows() }
     }

@@ -272,6 +272,23 @@ mod tests {
     use super::log::SendLog;
     use super::*;
 
+    /// Packets so far apart that each fills a group, sent and told faster than any client could.
+    #[test]
+    fn of_more_groups_than_are_remembered_the_oldest_is_forgotten() {
+        let start = Instant::now();
+        let mut side = SendSide::new(start);
+        let groups = SENT_GROUPS_MAX as u32 + 5;
+        let told = (0..2 * groups * GROUP.packets).map(|number| Told {
+            number,
+            sent_us: 20 + u64::from(number),
+            bytes: 100,
+            fate: log::Fate::Arrived { send_delta_us: 1, recv_delta_us: 1, was_lost: false },
+        });
+        side.report(start + Duration::from_millis(100), told);
+        assert_eq!(side.groups.len(), SENT_GROUPS_MAX);
+        assert!(side.groups[0].traffic().span_us.is_some_and(|(from_us, _)| from_us > 20));
+    }
+
     #[test]
     fn what_a_probe_was_carried_of_is_known_to_be_carried() {
         let start = Instant::now();
