@@ -58,8 +58,6 @@ fn manifests(flags: &KubernetesFlags, scenario: &str) -> Result<String, Failure>
     if let Some(c) = scenario.chars().find(|c| is_broken_by_yaml(*c)) {
         return Err(refused(format!("it holds {}, which YAML would change", c.escape_unicode())));
     }
-    let mut environment = Environment::new();
-    environment.set_keep_trailing_newline(true);
     let values = context! {
         command => by_command(flags),
         name => flags.name,
@@ -78,9 +76,11 @@ fn manifests(flags: &KubernetesFlags, scenario: &str) -> Result<String, Failure>
         packet_ring => flags.packet_ring,
         reports => flags.reports,
     };
-    environment
+    let text = Environment::new()
         .render_str(MANIFESTS, values)
-        .map_err(|error| Failure::other(format!("the manifests can't be made: {error}")))
+        .map_err(|error| Failure::other(format!("the manifests can't be made: {error}")))?;
+    // The template's last line end is taken away.
+    Ok(text + "\n")
 }
 
 /// The first line: what made it.
