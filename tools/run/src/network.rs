@@ -35,7 +35,7 @@ impl Network {
     ///
     /// # Errors
     /// Exit code 104: what can't be read or used.
-    pub(crate) fn open(
+    pub fn open(
         spec: &NetworkSpec,
         server: Option<&ServerUrl>,
         others: &[&reqwest::Url],

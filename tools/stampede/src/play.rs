@@ -61,7 +61,8 @@ pub(crate) fn once(prepared: Prepared, show: &Show, notices: Mode) -> Result<Run
     let listener = show.prometheus.map(metrics::bind).transpose()?;
     let exposed: Arc<Exposed> = Arc::default();
     let pushed = prepared.scenario.otlp.as_ref().map(|url| {
-        metrics::pusher(url, &prepared, Arc::clone(&exposed), |name| std::env::var_os(name))
+        let (id, network) = (&prepared.run_id, &prepared.network);
+        metrics::pusher(url, id, network, Arc::clone(&exposed), |name| std::env::var_os(name))
     });
     let (pusher, pushes) = pushed.transpose()?.unzip();
     let told = listener.is_some() || pusher.is_some();

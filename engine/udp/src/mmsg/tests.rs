@@ -72,7 +72,7 @@ fn an_id_that_is_used_again_while_it_waits_waits_once() {
     let limits = BackendLimits { sockets_max: 2, ..probe::LIMITS };
     let mut backend = Mmsg::new(&limits).unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut add = |backend: &mut Mmsg| {
+    let add = |backend: &mut Mmsg| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let id = backend.add_socket(socket).unwrap();

@@ -238,6 +238,8 @@ impl Streams {
             self.stats.ended_unsent += stream.unsent_datagrams();
             self.slots.leave(index);
             self.open -= 1;
+            // Who was left waiting for want of a descriptor may find one now.
+            self.accepting |= self.listener.is_some();
         }
     }
 

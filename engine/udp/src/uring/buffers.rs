@@ -64,7 +64,7 @@ impl BufferRing {
         entry.set_addr(address);
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(buffer);
-        self.tail = self.tail.saturating_add(1);
+        self.tail = self.tail.wrapping_add(1);
     }
 
     /// Shows the kernel the recycled buffers.

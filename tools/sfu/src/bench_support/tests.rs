@@ -430,16 +430,18 @@ fn messages_that_find_no_room_are_counted_and_those_that_were_promised_apart() {
     (0..40).for_each(|_| send(&mut room, RELIABLE_CHANNEL, 0));
     let counted = room.counted();
     let [sent, unsent] = [counted.messages_sent, counted.messages_unsent];
-    // str0m keeps 128 KiB.
-    assert_eq!((sent, unsent, counted.messages_unsent_reliable), (13, 27, 27));
+    // str0m keeps 128 KiB, and some is under way.
+    assert!((10..=20).contains(&sent), "{sent}");
+    assert_eq!((sent + unsent, counted.messages_unsent_reliable), (40, unsent));
     send(&mut room, "_lossy", 0);
     send(&mut room, RELIABLE_CHANNEL, 7);
     let counted = room.counted();
-    assert_eq!((counted.messages_unsent, counted.messages_unsent_reliable), (29, 28));
+    let counts = (counted.messages_unsent, counted.messages_unsent_reliable);
+    assert_eq!(counts, (unsent + 2, unsent + 1));
     // What has left makes room.
     room.go_on();
     send(&mut room, RELIABLE_CHANNEL, 0);
-    assert_eq!(room.counted().messages_sent, 14);
+    assert_eq!(room.counted().messages_sent, sent + 1);
 }
 
 #[test]

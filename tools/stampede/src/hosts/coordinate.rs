@@ -13,7 +13,7 @@ use stampede_report::running;
 use stampede_report::threshold::{self, Crossed};
 use stampede_report::types::Report;
 use stampede_report::{Exit, Failure};
-use stampede_run::{Controls, Progress, View};
+use stampede_run::{Controls, Network, Progress, View};
 use stampede_scenario::{Scenario, Target};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -24,9 +24,10 @@ use super::merged::{Common, Told, report};
 use super::{Since, runtime, tls, token, unix_ns};
 use crate::flags::{RunFlags, run_outputs, words_of_run};
 use crate::live::{Live, Mode};
+use crate::metrics::{self, Exposed, Pusher};
 use crate::play::{Show, finish};
+use crate::signals;
 use crate::view::RunView;
-use crate::{metrics, signals};
 
 /// Connections that have not proven themselves yet; further ones wait in the kernel.
 const GREETINGS_MAX: usize = 64;
@@ -57,6 +58,14 @@ enum Event {
     Report(usize, Vec<u8>),
     /// The connection has ended.
     Gone(usize, String),
+}
+
+/// Who else is told of the run.
+struct Listeners {
+    /// What they are told.
+    exposed: Arc<Exposed>,
+    /// What tells it to who does not ask.
+    pusher: Option<Pusher>,
 }
 
 /// `run --hosts`.
@@ -99,12 +108,23 @@ pub(crate) fn coordinate(flags: RunFlags, hosts: u32) -> Result<Exit, Failure> {
         crossed: None,
         on_lost: flags.together.on_lost_host,
     };
+    let exposed: Arc<Exposed> = Arc::default();
+    let pushed = scenario.otlp.as_ref().map(|url| {
+        let network = Network::open(&scenario.network, None, &[url.url()], scenario.transport)?;
+        let variable = |name: &str| std::env::var_os(name);
+        metrics::pusher(url, &common.run_id, &network, Arc::clone(&exposed), variable)
+    });
+    let (pusher, pushes) = pushed.transpose()?.unzip();
+    let listeners = Listeners { exposed, pusher };
     let runtime = runtime()?;
     let ended = LocalSet::new().block_on(
         &runtime,
-        run(options, Plan { share }, common, &token, flags.together.listen, &show),
+        run(options, Plan { share }, common, &token, flags.together.listen, &show, listeners),
     );
     runtime.shutdown_background();
+    if let Some(pushes) = pushes {
+        pushes.wait();
+    }
     match ended? {
         Some(report) => Ok(finish(report, &out, quiet)),
         None => Ok(Exit::Interrupted),
@@ -148,6 +168,7 @@ async fn run(
     token: &Token,
     listen: SocketAddr,
     show: &Show,
+    listeners: Listeners,
 ) -> Result<Option<Report>, Failure> {
     let failed = |error| Failure::config(format!("--listen {listen}: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -163,12 +184,14 @@ async fn run(
         }
         first
     });
-    let exposed = prometheus.is_some().then(Arc::default);
+    let Listeners { exposed, pusher } = listeners;
+    let told = prometheus.is_some() || pusher.is_some();
     let live = Live::start(show.mode, Arc::clone(&controls));
     let mut view = RunView {
         live,
-        exposed,
+        exposed: told.then(|| Arc::clone(&exposed)),
         listener: prometheus,
+        pusher,
         controls: Arc::clone(&controls),
         captures: false,
     };
@@ -195,6 +218,9 @@ async fn run(
     };
     let outcome = desk.sit(&mut came).await;
     listening.abort();
+    if let Some(whole) = desk.whole() {
+        exposed.end(&whole);
+    }
     let ended = desk.end(outcome).await;
     beside.abort();
     ended
@@ -404,14 +430,16 @@ impl Desk {
         None
     }
 
-    /// A second is over: shows the whole, and looks at what it has to keep.
-    fn second(&mut self) {
+    /// The state of the whole; `None` before any host has told its own.
+    fn whole(&self) -> Option<Progress> {
         let hosts: Vec<Progress> =
             self.told.iter().filter_map(|told| told.progress.clone()).collect();
-        if hosts.is_empty() {
-            return;
-        }
-        let whole = Progress::of_hosts(&hosts);
+        (!hosts.is_empty()).then(|| Progress::of_hosts(&hosts))
+    }
+
+    /// A second is over: shows the whole, and looks at what it has to keep.
+    fn second(&mut self) {
+        let Some(whole) = self.whole() else { return };
         self.view.show(&whole);
         let armed = self.common.thresholds.iter().any(|test| test.abort_after.is_some());
         if !armed || self.common.crossed.is_some() {

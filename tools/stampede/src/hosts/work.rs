@@ -86,6 +86,10 @@ impl Part {
             let view = self.view(&controls);
             play(prepared, controls, Box::new(view))
         });
+        if let Ok(data) = &report {
+            // Its sums are those of the report, which the coordinator gets after it.
+            self.shared.tell(&Progress::at_the_end(data));
+        }
         self.shared.over();
         let data = match report {
             Ok(data) => data,
@@ -120,7 +124,7 @@ impl Part {
     /// This part of the run, checked here.
     fn prepared(&self, controls: &Arc<Controls>) -> Result<Prepared, Failure> {
         let flags = parse_run(&self.share.words, self.share.scenario.as_deref())?;
-        let mut flags = RunFlags { out: Vec::new(), prometheus: None, ..flags };
+        let mut flags = RunFlags { out: Vec::new(), prometheus: None, otlp: None, ..flags };
         flags.workers = self.flags.workers.or(flags.workers);
         flags.cores = self.flags.cores.clone().or(flags.cores);
         if self.share.number != 0 {
@@ -174,6 +178,7 @@ impl Part {
             live: Live::start(mode, Arc::clone(controls)),
             exposed: None,
             listener: None,
+            pusher: None,
             controls: Arc::clone(controls),
             captures: false,
         };
@@ -242,12 +247,7 @@ impl View for WorkView {
         self.shared.shown();
         if progress.second.t_s > self.told_s {
             self.told_s = progress.second.t_s;
-            match serde_json::to_string(progress) {
-                Ok(text) => {
-                    self.shared.latest.send_replace(text);
-                }
-                Err(error) => tracing::warn!("the coordinator is not told: {error}"),
-            }
+            self.shared.tell(progress);
         }
         self.shown.show(progress);
     }

@@ -14,7 +14,7 @@ use stampede_hosts::messages::{FromWorker, REPORT_PART_BYTES, Share, ToWorker};
 use stampede_hosts::proof::Token;
 use stampede_hosts::worker::{ASK_EVERY, ASK_EVERY_AT_FIRST, Action, EXCHANGES_MIN, Worker};
 use stampede_report::threshold::Crossed;
-use stampede_run::{Controls, Others};
+use stampede_run::{Controls, Others, Progress};
 use tokio::sync::{mpsc, watch};
 
 use super::link::{Came, LinkError, Sink, Socket, Stream, introduce, receive, send, send_part};
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     /// The run is over: its thread has other things to do.
     over: AtomicBool,
     /// The latest state.
-    pub latest: watch::Sender<String>,
+    latest: watch::Sender<String>,
     /// Why the coordinator is gone, once it is.
     lost: Mutex<Option<String>>,
     /// The coordinator's clock against this host's, as it is known now.
@@ -98,6 +98,16 @@ impl Shared {
     pub(super) fn shown(&self) {
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.shown_ms.store(now_ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Tells the coordinator of a state, in place of one that it has not been told yet.
+    pub(super) fn tell(&self, progress: &Progress) {
+        match serde_json::to_string(progress) {
+            Ok(text) => {
+                self.latest.send_replace(text);
+            }
+            Err(error) => tracing::warn!("the coordinator is not told: {error}"),
+        }
     }
 
     /// The run has ended.

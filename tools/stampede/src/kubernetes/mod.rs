@@ -76,11 +76,11 @@ fn manifests(flags: &KubernetesFlags, scenario: &str) -> Result<String, Failure>
         packet_ring => flags.packet_ring,
         reports => flags.reports,
     };
-    let text = Environment::new()
+    Environment::new()
         .render_str(MANIFESTS, values)
-        .map_err(|error| Failure::other(format!("the manifests can't be made: {error}")))?;
-    // The template's last line end is taken away.
-    Ok(text + "\n")
+        // The template's last line end is not rendered.
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::other(format!("the manifests can't be made: {error}")))
 }
 
 /// The first line: what made it.

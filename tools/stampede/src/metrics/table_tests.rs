@@ -46,7 +46,7 @@ struct Scrape;
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let families = families::of_table("tested_", &[("video", tested())]);
-        families.iter().try_for_each(|family| super::encode(&mut encoder, family))
+        families.iter().try_for_each(|family| encode(&mut encoder, family))
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use prost::Message;
 use stampede_report::Failure;
-use stampede_run::Prepared;
+use stampede_run::Network;
 use stampede_scenario::OtlpUrl;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -63,7 +63,8 @@ struct Tally {
 /// Exit code 104: what of the environment can't be used.
 pub(crate) fn pusher(
     url: &OtlpUrl,
-    prepared: &Prepared,
+    run_id: &str,
+    network: &Network,
     exposed: Arc<Exposed>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(Pusher, Ending), Failure> {
@@ -72,12 +73,11 @@ pub(crate) fn pusher(
     let own = [
         ("service.name", env!("CARGO_PKG_NAME").to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", prepared.run_id.clone()),
+        ("service.instance.id", run_id.to_owned()),
         ("host.name", rustix::system::uname().nodename().to_string_lossy().into_owned()),
     ];
     let attributes = own.map(|(name, text)| (name.to_owned(), text)).into_iter().chain(more);
-    let http = prepared
-        .network
+    let http = network
         .http_client()
         .timeout(PUSH_TIMEOUT)
         .build()

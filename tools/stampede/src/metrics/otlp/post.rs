@@ -38,15 +38,15 @@ pub(super) enum PushError {
     Unreachable(String),
     #[error("the answer can't be read: {0}")]
     Broken(String),
-    #[error("it answered with HTTP status {status}{}", saying(said))]
+    #[error("it answered with HTTP status {status}{}", saying(.said))]
     Refused { status: StatusCode, said: String },
-    #[error("it answered with HTTP status {status}, to another place{}", saying(place))]
+    #[error("it answered with HTTP status {status}, to another place{}", saying(.place))]
     Elsewhere { status: StatusCode, place: String },
-    #[error("it did not take {points} values{}", saying(said))]
+    #[error("it did not take {points} values{}", saying(.said))]
     Rejected { points: i64, said: String },
     #[error("its answer is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLong,
-    #[error("its answer is not one to metrics{}", saying(said))]
+    #[error("its answer is not one to metrics{}", saying(.said))]
     NotOtlp { said: String },
 }
 
