@@ -378,6 +378,44 @@ fn a_forbidden_use_is_found_itself_through_others_and_around_the_disk_thread() {
     assert!(graph.wrongs(&row).is_empty());
 }
 
+/// What `deny.toml` guards: a crate, and who alone may use it.
+fn guarded() -> Vec<(String, BTreeSet<String>)> {
+    let text = fs::read_to_string(workspace_root().join("deny.toml")).expect("deny.toml");
+    let rules: toml::Table = text.parse().expect("deny.toml is TOML");
+    let banned = rules["bans"]["deny"].as_array().expect("a list of banned crates");
+    let text = |value: &toml::Value| value.as_str().expect("a string").to_owned();
+    let wrappers = |rule: &toml::Value| {
+        let list = rule.get("wrappers")?.as_array().expect("a list of crates");
+        Some((text(&rule["crate"]), list.iter().map(text).collect()))
+    };
+    banned.iter().filter_map(wrappers).collect()
+}
+
+/// `.ci/run` asks cargo-deny, which few have installed; of the workspace's own crates this tells the
+/// same.
+#[test]
+fn deny_toml_names_the_crates_that_use_what_it_guards() {
+    let metadata = metadata();
+    let guarded = guarded();
+    assert!(!guarded.is_empty());
+    for (name, wrappers) in guarded {
+        let packages = metadata["packages"].as_array().expect("packages");
+        let own = packages.iter().filter(|package| package["source"].is_null());
+        let (users, others): (Vec<&Value>, Vec<&Value>) = own.partition(|package| {
+            let dependencies = package["dependencies"].as_array().expect("dependencies");
+            dependencies.iter().any(|dependency| dependency["name"] == name.as_str())
+        });
+        let listed =
+            |package: &&Value| wrappers.contains(package["name"].as_str().expect("a name"));
+        let missing: Vec<_> =
+            users.iter().filter(|user| !listed(user)).map(|p| &p["name"]).collect();
+        assert!(missing.is_empty(), "{name} is used by {missing:?}, which deny.toml doesn't list");
+        let idle: Vec<_> =
+            others.iter().filter(|other| listed(other)).map(|p| &p["name"]).collect();
+        assert!(idle.is_empty(), "{name} is not used by {idle:?}, which deny.toml lists");
+    }
+}
+
 /// Dependencies that no source of the crate names: of `tools/sfu/tests/common`, which `fan_out` has
 /// as a module.
 const NAMED_NOWHERE: &[(&str, &str)] = &[
