@@ -25,6 +25,9 @@ mod turn_server;
 pub mod wire;
 mod world;
 
+// What the TURN server speaks by.
+use turn_client_proto as _;
+
 pub use check::check;
 pub use plan::Plan;
 pub use world::{Happened, Way, World};
