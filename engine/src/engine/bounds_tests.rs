@@ -12,8 +12,7 @@ fn engine(commands_max: usize, peers_per_worker_max: usize) -> (Engine, Receiver
     let (udp, backend) = stampede_udp::open(BackendChoice::Mmsg, limits).unwrap();
     let (commands, inbox) = crossbeam_channel::bounded(commands_max);
     let worker = WorkerHandle {
-        commands,
-        waker: udp.waker(),
+        mailbox: Mailbox::new(commands, udp.waker()),
         peers: Arc::default(),
         next_serial: AtomicU32::new(0),
         thread: std::thread::spawn(|| None),

@@ -60,21 +60,21 @@ fn manifests(flags: &KubernetesFlags, scenario: &str) -> Result<String, Failure>
     }
     let values = context! {
         command => by_command(flags),
-        name => flags.name,
+        name => flags.name.as_str(),
         namespace => flags.namespace.as_ref().map_or_else(String::new, |name| {
             format!("\n  namespace: {name}")
         }),
-        secret => flags.secret,
-        image => flags.image,
+        secret => flags.secret.as_str(),
+        image => flags.image.as_str(),
         hosts => flags.hosts,
         port => PORT,
         scenario => indented(scenario),
         cpu => flags.cpu,
-        memory => flags.memory,
+        memory => flags.memory.as_str(),
         exclusive => flags.exclusive,
         host_network => flags.host_network,
         packet_ring => flags.packet_ring,
-        reports => flags.reports,
+        reports => flags.reports.as_deref(),
     };
     Environment::new()
         .render_str(MANIFESTS, values)

@@ -227,9 +227,8 @@ fn a_pods_index_says_what_it_becomes() {
         args.map(|arg| if arg.contains("$(") { "--node=n1" } else { arg }).collect();
     let words = |index: &str| {
         let (own, run) = args.split_at(args.iter().position(|arg| *arg == "--").unwrap());
-        let all = ["stampede"].iter().chain(own).chain(&[index]).chain(run);
-        let all: Vec<OsString> = all.map(OsString::from).collect();
-        match flags::parse(all) {
+        let own = ["stampede"].iter().chain(own).copied().chain([index]);
+        match flags::parse(own.chain(run.iter().copied()).map(OsString::from)) {
             Ok(Parsed::Command(flags::Command::Pod(flags))) => words_of(&flags),
             Err(failure) => panic!("{failure}"),
             _ => panic!("another command"),
