@@ -468,6 +468,7 @@ mod tests {
         let scenario = Scenario::new(stampede_scenario::Draft {
             url: Some("ws://server.invalid".to_owned()),
             token_file: Some(path),
+            subscribers: Some(1),
             ..Default::default()
         });
         let scenario = scenario.unwrap();

@@ -370,7 +370,7 @@ fn books(played: &Played, wrongs: &mut Vec<String>) {
         // Where there is no way for a while, because its relay is gone, it does not leave.
         let put = way.up.book(Class::Rtp).sent;
         let kept = (packets_sent + retransmitted).saturating_sub(put);
-        let kept = kept.min(transport.dropped_unsent);
+        let kept = kept.min(transport.dropped_unsent + counters.impairment.unsent);
         let what = || format!("{client}: RTP published, and put on its way ({kept} unsent)");
         equal(wrongs, what, packets_sent + retransmitted, put + kept);
         own.iter().for_each(|report| streams(client, report, &way.wire, wrongs));

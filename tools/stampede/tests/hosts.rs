@@ -10,7 +10,8 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -42,21 +43,25 @@ fn worker(address: &str, name: &str, dir: &Path, more: &[&str]) -> Running {
     })
 }
 
+/// Of a publisher and six subscribers, and what else is asked for.
+fn coordinator(sfu: &Sfu, address: &str, more: &[&str]) -> Running {
+    let args = [
+        &["run", "--hosts=2", "--listen", address, "--url", &sfu.url, "--no-tui"][..],
+        &["--video-publishers=1", "--audio-publishers=1", "--subscribers=6"],
+        more,
+    ]
+    .concat();
+    Running::start_with(&args, |command| {
+        command.env("STAMPEDE_TOKEN", TOKEN);
+        command.env("LIVEKIT_API_KEY", KEY).env("LIVEKIT_API_SECRET", SECRET);
+    })
+}
+
 impl Hosts {
-    /// A publisher and six subscribers, and what else is asked for.
     fn start(more: &[&str], worker_b: &[&str]) -> Self {
         let (sfu, address) = (Sfu::start(&[]), free_address());
         let dir = tempfile::tempdir().unwrap();
-        let args = [
-            &["run", "--hosts=2", "--listen", &address, "--url", &sfu.url, "--no-tui"][..],
-            &["--video-publishers=1", "--audio-publishers=1", "--subscribers=6"],
-            more,
-        ]
-        .concat();
-        let coordinator = Running::start_with(&args, |command| {
-            command.env("STAMPEDE_TOKEN", TOKEN);
-            command.env("LIVEKIT_API_KEY", KEY).env("LIVEKIT_API_SECRET", SECRET);
-        });
+        let coordinator = coordinator(&sfu, &address, more);
         let a = worker(&address, "a", dir.path(), &[]);
         let b = worker(&address, "b", dir.path(), worker_b);
         Self { sfu, coordinator, workers: [a, b], address, dir }
@@ -93,6 +98,31 @@ fn host<'a>(ended: &'a Ended, name: &str) -> &'a Value {
 fn offset_ms(ended: &Ended, name: &str) -> (f64, f64) {
     let clock = &host(ended, name)["clock"];
     (clock["offset_ms"].as_f64().unwrap(), clock["bound_ms"].as_f64().unwrap())
+}
+
+/// As many as the coordinator lets try at a time.
+const GREETINGS_MAX: usize = 64;
+
+#[test]
+fn who_says_nothing_keeps_workers_waiting_for_a_while_only() {
+    let _alone = alone();
+    let (sfu, address) = (Sfu::start(&[]), free_address());
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = coordinator(&sfu, &address, &["--duration=1s"]);
+    let dial = |_| loop {
+        match TcpStream::connect(&address) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let mut silent: Vec<TcpStream> = (0..GREETINGS_MAX).map(dial).collect();
+    let workers = ["a", "b"].map(|name| worker(&address, name, dir.path(), &[]));
+    coordinator.end().assert_code(0);
+    workers.map(|worker| worker.end().assert_code(0));
+    for stream in &mut silent {
+        // It was left, and not asked again.
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
+    }
 }
 
 #[test]

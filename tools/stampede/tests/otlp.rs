@@ -268,6 +268,7 @@ fn one_that_never_answers_is_not_waited_for() {
 const ENDLESS: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nConnection: close\r\n\r\n";
 
+/// It answers slowly, and then more than `ANSWER_BYTES_MAX`.
 #[test]
 fn one_that_answers_for_ever_is_not_heard_to_the_end() {
     let _beside = beside();

@@ -149,6 +149,11 @@ impl TrackWatch {
     pub fn fold(&mut self, facts: &Facts<'_>, from: Instant) {
         let Some(cut) = self.ended.get(self.ended.len() / 2).map(|span| span.from) else { return };
         self.fold_until(facts, from, cut);
+        // What plays at the cut ended the interruption before it.
+        let last = self.folded.as_mut().and_then(|(_, folded)| folded.interruptions.last_mut());
+        if let Some(last) = last.filter(|last| last.until == cut) {
+            last.back = true;
+        }
     }
 
     /// Puts everything before `cut` into sums, at which nothing played.

@@ -47,6 +47,15 @@ fn started() -> Coordinator {
 }
 
 #[test]
+fn no_more_hosts_are_let_in_than_the_run_asks_for() {
+    let mut many = coordinator(HOSTS_MAX, HOSTS_MAX);
+    for number in 0..HOSTS_MAX {
+        assert_eq!(many.admit(Duration::ZERO, "h", None), Ok(number));
+    }
+    assert_eq!(many.admit(Duration::ZERO, "h", None), Err(Refusal::Full(HOSTS_MAX)));
+}
+
+#[test]
 fn everybody_starts_at_one_moment() {
     let mut two = started();
     let at_ns = UNIX_NS + 3_000_000_000;

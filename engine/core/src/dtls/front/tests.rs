@@ -132,7 +132,8 @@ fn room_is_bounded_whatever_comes() {
     let early = [&record(CHANGE_CIPHER_SPEC, 9, &[1])[..], &[0; 9_000]].concat();
     given(&mut front, &[early]);
     // As many holes as there may be, and more.
-    let holes: Vec<_> = (0..1_000).map(|at| part(CLIENT_HELLO, 0, (8_000, 2 * at), &[9])).collect();
+    let holes: Vec<_> =
+        (0..60 * PARTS_MAX).map(|at| part(CLIENT_HELLO, 0, (8_000, 2 * at), &[9])).collect();
     assert!(given(&mut front, &holes).1 > 0);
     let message = |message: &Message| message.bytes.capacity() + 16 * message.known.capacity();
     let waiting: usize = front.waiting.iter().flatten().map(message).sum();

@@ -38,8 +38,10 @@ fn what_is_published_beyond_the_maximum_is_expected_of_nobody() {
     }
     assert_eq!(rig.publications(), PUBLICATIONS_MAX);
     assert_eq!(rig.tallies(9_000).len(), PUBLICATIONS_MAX);
-    // One that is known may have another sid.
-    rig.available(1, "TR_again", "pub-0", TrackSource::Camera);
+    // Who is known may have another session, and with it another sid.
+    let mut again = Rig::track("TR_again", "pub-0", TrackSource::Camera);
+    again.publisher_sid = "PA_again".to_owned();
+    rig.heard(1, SessionEvent::TrackAvailable(Box::new(again)));
     assert!(rig.audience.rooms[&rig.room].by_sid.contains_key("TR_again"));
 }
 

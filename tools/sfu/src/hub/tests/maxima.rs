@@ -39,6 +39,26 @@ fn tracks_that_are_announced_and_not_offered_are_bounded() {
 }
 
 #[test]
+fn who_has_so_many_offers_unanswered_is_not_read() {
+    let mut rig = Rig::new();
+    let (socket, _) = rig.join("publisher");
+    let sdp = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".to_owned();
+    for _ in 0..OFFERS_OUT_MAX {
+        assert!(!rig.hub.offers_wait(socket.key));
+        let offer = proto::SessionDescription { sdp: sdp.clone(), ..Default::default() };
+        assert!(rig.hub.request(socket.key, Request::Offer(offer)));
+    }
+    assert!(rig.hub.offers_wait(socket.key));
+    let offered = rig.commands().into_iter().find_map(|command| match command {
+        Command::Offer { peer, .. } => Some(peer),
+        _ => None,
+    });
+    let (peer, id, codecs, mid_to_track_id) = (offered.unwrap(), 0, Vec::new(), Vec::new());
+    rig.hub.event(Event::Answer { peer, id, sdp, codecs, mid_to_track_id });
+    assert!(!rig.hub.offers_wait(socket.key), "one was answered");
+}
+
+#[test]
 fn a_participant_publishes_so_many_tracks_and_no_more() {
     let mut rig = Rig::new();
     let (mut socket, _) = rig.join("publisher");
