@@ -97,7 +97,7 @@ impl Disk for RealDisk {
 
     fn look(&self, path: &Path) -> io::Result<Found> {
         let data = std::fs::metadata(path)?;
-        let bytes = data.is_file().then(|| data.len());
+        let bytes = data.is_file().then_some(data.len());
         Ok(Found { identity: Identity::of(&data), bytes })
     }
 }

@@ -38,7 +38,7 @@ fn each_receive_slot_has_its_own_room_and_is_fit_for_the_next_use() {
             // SAFETY: inside the mapping, and nobody refers to it.
             let header = unsafe { &*receive.header(slot) };
             assert_eq!(header.msg_hdr.msg_namelen as usize, NAME_BYTES);
-            assert_eq!(header.msg_hdr.msg_controllen as usize, CONTROL_BYTES);
+            assert_eq!(header.msg_hdr.msg_controllen, CONTROL_BYTES);
         }
         for slot in 0..3 {
             assert_eq!(receive.payload(slot, 0, 100), [slot as u8 + round; 100]);
