@@ -853,7 +853,8 @@ mod tests {
         };
         let mut both = [names(&parts[0]), names(&parts[1])].concat();
         let mut all = names(&whole);
-        (both.sort(), all.sort());
+        both.sort();
+        all.sort();
         assert_eq!(both, all);
         for part in &parts {
             let places = &part.part.as_ref().unwrap().places;

@@ -118,7 +118,7 @@ fn who_says_nothing_keeps_workers_waiting_for_a_while_only() {
     let mut silent: Vec<TcpStream> = (0..GREETINGS_MAX).map(dial).collect();
     let workers = ["a", "b"].map(|name| worker(&address, name, dir.path(), &[]));
     coordinator.end().assert_code(0);
-    workers.map(|worker| worker.end().assert_code(0));
+    workers.into_iter().for_each(|worker| worker.end().assert_code(0));
     for stream in &mut silent {
         // It was left, and not asked again.
         assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)));
