@@ -41,12 +41,12 @@ fn tracks_that_are_announced_and_not_offered_are_bounded() {
 #[test]
 fn who_has_so_many_offers_unanswered_is_not_read() {
     let mut rig = Rig::new();
-    let (socket, _) = rig.join("publisher");
-    let sdp = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".to_owned();
+    let (mut socket, _) = rig.join("publisher");
+    let sdp = SINGLE_OFFER.to_owned();
     for _ in 0..OFFERS_OUT_MAX {
         assert!(!rig.hub.offers_wait(socket.key));
         let offer = proto::SessionDescription { sdp: sdp.clone(), ..Default::default() };
-        assert!(rig.hub.request(socket.key, Request::Offer(offer)));
+        assert!(rig.hub.request(socket.key, Request::Offer(offer)), "{:?}", socket.told());
     }
     assert!(rig.hub.offers_wait(socket.key));
     let offered = rig.commands().into_iter().find_map(|command| match command {
