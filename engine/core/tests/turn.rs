@@ -146,6 +146,17 @@ impl Net {
         self.exchange();
     }
 
+    /// The server restarts ICE, and both have two seconds for it.
+    fn restart_ice(&mut self) {
+        let mut changes = self.server.sdp_api();
+        changes.ice_restart(true);
+        let (offer, pending) = changes.apply().unwrap();
+        self.sink.events.clear();
+        self.answer(&offer, pending);
+        self.trickle();
+        self.run(Duration::from_secs(2));
+    }
+
     /// The server says where it is.
     fn trickle(&mut self) {
         let SocketAddr::V4(at) = address(SERVER) else { panic!() };
@@ -578,13 +589,7 @@ fn a_relay_that_ends_is_a_loss_and_a_restart_has_another() {
     net.peer.stream_closed(net.now, via, "reset".to_owned());
     net.exchange();
     assert_eq!(net.failures().len(), 1, "{:?}", net.sink.events);
-    let mut changes = net.server.sdp_api();
-    changes.ice_restart(true);
-    let (offer, pending) = changes.apply().unwrap();
-    net.sink.events.clear();
-    net.answer(&offer, pending);
-    net.trickle();
-    net.run(Duration::from_secs(2));
+    net.restart_ice();
     assert!(net.sink.events.contains(&PeerEvent::IceConnected), "{:?}", net.sink.events);
     assert!(net.peer.is_connected() && net.asked.len() == 2);
 
@@ -612,13 +617,7 @@ fn a_relay_by_which_nothing_comes_any_more_is_asked_for_anew_when_ice_restarts()
         net.turns[0].forget();
         net.turns[0].new_nonce();
         net.run(silent_for);
-        let mut changes = net.server.sdp_api();
-        changes.ice_restart(true);
-        let (offer, pending) = changes.apply().unwrap();
-        net.sink.events.clear();
-        net.answer(&offer, pending);
-        net.trickle();
-        net.run(Duration::from_secs(2));
+        net.restart_ice();
         let works = net.sink.events.contains(&PeerEvent::IceConnected);
         assert_eq!(works, net.turns[0].is_allocated(), "{:?}", net.sink.events);
         assert_eq!(net.closed.len(), net.asked.len() - 1);
