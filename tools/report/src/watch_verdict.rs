@@ -327,19 +327,7 @@ mod tests {
 
     #[test]
     fn what_was_done_on_purpose_is_called_by_what_did_it() {
-        let group = CauseGroup {
-            video: true,
-            cause: Cause::OnPurpose,
-            reason: None,
-            subscribers: 3,
-            tracks: 3,
-            of_tracks: 3,
-            total_s: 6.0,
-            length_s_p50: 2.0,
-            from_s: 20.0,
-            back_after_s: Some(2.5),
-            not_back: 0,
-        };
+        let group = gap(Cause::OnPurpose, None);
         let watch = WatchFacts { subscribers: 3, groups: vec![group], ..WatchFacts::default() };
         let said = |hit, impaired: bool| {
             let facts = Facts {
