@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use stampede_hosts::messages::HOSTS_MAX;
 use stampede_report::out::Output;
 use stampede_scenario::values::{self, CoreList};
 
@@ -25,7 +26,7 @@ pub(crate) struct HostsFlags {
     #[arg(
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=1_000),
+        value_parser = clap::value_parser!(u32).range(1..=HOSTS_MAX as i64),
         help_heading = "Many hosts"
     )]
     pub hosts: Option<u32>,
@@ -36,7 +37,7 @@ pub(crate) struct HostsFlags {
     #[arg(
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=1_000),
+        value_parser = clap::value_parser!(u32).range(1..=HOSTS_MAX as i64),
         help_heading = "Many hosts"
     )]
     pub hosts_min: Option<u32>,

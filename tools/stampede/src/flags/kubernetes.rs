@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use stampede_hosts::messages::HOSTS_MAX;
 use stampede_scenario::values;
 
 /// Print the Kubernetes manifests of a run on N hosts; nothing is applied.
@@ -14,7 +15,7 @@ use stampede_scenario::values;
 #[derive(Debug, Args)]
 pub(crate) struct KubernetesFlags {
     /// How many hosts carry the load; a pod more coordinates them.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=HOSTS_MAX as i64))]
     pub hosts: u32,
     /// The scenario file that the hosts run.
     #[arg(long, value_name = "FILE")]
