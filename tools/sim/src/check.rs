@@ -554,6 +554,13 @@ fn verdict(played: &Played, wrongs: &mut Vec<String>) {
             wrongs.push(format!("verdict {how}: {verdict:#?}, where it is to be {named:?}"));
         }
     }
+    for planned in faults.iter().filter(|it| it.fault.culprit() == Culprit::FullServer) {
+        // A second at either end is not whole, and another may be worked off after it.
+        let full_s = facts.ledger.map_or(0.0, |ledger| ledger.full_s);
+        if (full_s - planned.lasts.as_secs_f64()).abs() > 2.0 {
+            wrongs.push(format!("verdict: the SFU was full for {full_s} s, in {planned:?}"));
+        }
+    }
     let clean = faults.iter().all(|planned| planned.fault.culprit() == Culprit::Nobody);
     let lost = facts.unrecovered;
     if clean && lost > 0 {

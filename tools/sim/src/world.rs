@@ -195,8 +195,17 @@ struct Load {
     room: usize,
     /// With the latest of them, it is busy until then.
     until: Option<Instant>,
-    /// All of it.
-    spent: Duration,
+    /// All of it, to the end of the latest.
+    begun: Duration,
+}
+
+impl Load {
+    /// What its thread has used by now, which is told no sooner than it passes: a look at it comes at any
+    /// moment.
+    fn spent(&self, now: Instant) -> Duration {
+        let left = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        self.begun.saturating_sub(left)
+    }
 }
 
 /// Virtual time begins at the same moment in all runs of a process.
@@ -333,6 +342,7 @@ impl World {
     fn step(&mut self) {
         let now = self.now;
         if let Some(sfu) = &mut self.sfu {
+            sfu.spent(self.load.spent(now));
             sfu.begin_turn(now);
         }
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -373,11 +383,8 @@ impl World {
         sfu.turn();
         let sent = self.take_sfu();
         let took = self.load.each * (taken + sent) as u32;
-        self.load.spent += took;
+        self.load.begun += took;
         self.load.until = (!took.is_zero()).then_some(self.now + took);
-        if let Some(sfu) = &mut self.sfu {
-            sfu.spent(self.load.spent);
-        }
     }
 
     /// Takes what the SFU has to send and to say; how many datagrams.
