@@ -42,6 +42,9 @@ pub(crate) fn has_parameters(codec: Codec, bytes: &[u8]) -> bool {
 /// 1b. Later ones are of pictures that nobody sends live.
 const LEVELS: [u8; 17] = [9, 10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52];
 
+/// Different parameter sets that are kept for keyframes without any.
+const PARAMETER_SETS_MAX: usize = 64;
+
 /// One NAL unit as the file has it.
 #[derive(Debug, Clone, Copy)]
 struct Unit<'a> {
@@ -71,6 +74,10 @@ struct Stream<'a> {
     profile: Option<u8>,
     /// The latest parameter sets, for keyframes that come without.
     parameters: Vec<&'a [u8]>,
+    /// Bytes of those that were put before keyframes.
+    repeated_bytes: usize,
+    /// More of them are refused.
+    repeated_bytes_max: usize,
     done: Vec<AccessUnit<'a>>,
     open: AccessUnit<'a>,
 }
@@ -124,7 +131,8 @@ fn read_by(
     bytes: &[u8],
     options: ClipOptions,
 ) -> Result<OpenedClip, ProblemAt> {
-    let mut stream = Stream::default();
+    // What is sent is at most twice what the file has.
+    let mut stream = Stream { repeated_bytes_max: bytes.len(), ..Stream::default() };
     for unit in units(bytes) {
         let problem = |unfit| {
             let problem = match unfit {
@@ -139,6 +147,9 @@ fn read_by(
         (syntax.add)(&mut stream, &unit).map_err(problem)?;
     }
     stream.end_picture();
+    if stream.repeated_bytes > stream.repeated_bytes_max {
+        return Err((0, ClipProblem::ParameterSets { len_bytes: stream.repeated_bytes as u64 }));
+    }
     let too_long = |unit: &AccessUnit<'_>| unit.bytes() > FRAME_BYTES_MAX;
     if let Some((index, unit)) = stream.done.iter().enumerate().find(|(_, unit)| too_long(unit)) {
         let (index, len_bytes) = (index as u64, unit.bytes() as u64);
@@ -260,8 +271,7 @@ impl<'a> Stream<'a> {
                 self.open.has_parameters = true;
                 self.parameters = vec![unit.data];
             }
-            // Some encoders repeat it before each picture.
-            nal::PPS if !self.parameters.contains(&unit.data) => self.parameters.push(unit.data),
+            nal::PPS => self.keep(unit.data)?,
             // They carry nothing that RTP does not say already.
             nal::DELIMITER | nal::END_OF_SEQUENCE | nal::END_OF_STREAM | nal::FILLER => {
                 return Ok(());
@@ -274,12 +284,29 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// Keeps a parameter set for keyframes that come without.
+    fn keep(&mut self, data: &'a [u8]) -> Result<(), String> {
+        // Some encoders repeat it before each picture.
+        if self.parameters.contains(&data) {
+            return Ok(());
+        }
+        if self.parameters.len() >= PARAMETER_SETS_MAX {
+            return Err(format!("is one parameter set more than the {PARAMETER_SETS_MAX} kept"));
+        }
+        self.parameters.push(data);
+        Ok(())
+    }
+
     fn end_picture(&mut self) {
         let mut picture = std::mem::take(&mut self.open);
         if !picture.has_picture {
             return;
         }
         if picture.keyframe && !picture.has_parameters && !self.parameters.is_empty() {
+            self.repeated_bytes += self.parameters.iter().map(|set| set.len()).sum::<usize>();
+            if self.repeated_bytes > self.repeated_bytes_max {
+                return;
+            }
             // Who joins at this picture needs them.
             let is_own = |unit: &&&[u8]| !self.parameters.contains(*unit);
             let own: Vec<_> = picture.units.iter().filter(is_own).copied().collect();

@@ -374,6 +374,15 @@ pub enum ClipProblem {
         /// What is wrong with it, as the rest of a sentence.
         reason: String,
     },
+    /// Keyframes without parameter sets, before which more would have to be put than the file is long.
+    #[error(
+        "its parameter sets, put before each keyframe that comes without, take {len_bytes} bytes or \
+         more, which is more than the whole file has: it needs fewer or shorter ones"
+    )]
+    ParameterSets {
+        /// Of those that were put before keyframes until it was given up.
+        len_bytes: u64,
+    },
     /// A codec nothing here knows.
     #[error("unknown codec {found}")]
     UnknownCodec {

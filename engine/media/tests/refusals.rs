@@ -625,6 +625,15 @@ fn h265_that_cannot_be_sent() {
     assert!(MediaClip::from_bytes("x", &annex_b(&[&units[..], &[H265_IDR]].concat())).is_ok());
     units.push(&many[PARAMETER_SETS_MAX - 1]);
     refused_at(&units, PARAMETER_SETS_MAX, "one parameter set more than the 64 kept");
+    // As many keyframes as make the file twice as long, and more.
+    let keyframes = |count: usize, kept: &[u8]| {
+        let units = [&[vps.as_slice(), sps, kept][..], &vec![&H265_IDR[..]; count]].concat();
+        MediaClip::from_bytes("x", &annex_b(&units))
+    };
+    assert!(keyframes(2, pps).is_ok());
+    let long = [&pps[..], &[1; 1_000]].concat();
+    assert!(keyframes(2, &long).is_ok());
+    assert!(keyframes(3, &long).unwrap_err().to_string().contains("parameter sets"));
     // A level that there is not.
     let mut unknown = sps.clone();
     let level = unknown.iter().position(|byte| *byte == 60).unwrap();

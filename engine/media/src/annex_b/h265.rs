@@ -9,8 +9,6 @@ use crate::packetize;
 /// that can be told in an offer.
 const PROFILES: std::ops::RangeInclusive<u8> = 1..=2;
 const LEVELS: [u8; 13] = [30, 60, 63, 90, 93, 120, 123, 150, 153, 156, 180, 183, 186];
-/// Different parameter sets that are kept for keyframes without any.
-const PARAMETER_SETS_MAX: usize = 64;
 
 /// True if the first NAL unit is one that H.265 begins with, and H.264 does not: a delimiter, a
 /// parameter set or supplements of the base layer. H.264 reads the same bytes as a partition, a
@@ -94,18 +92,10 @@ fn add<'a>(stream: &mut Stream<'a>, unit: &Unit<'a>) -> Result<(), Unfit> {
 
 /// Keeps a parameter set; with another video parameter set, everything begins anew.
 fn keep<'a>(stream: &mut Stream<'a>, kind: u8, data: &'a [u8]) -> Result<(), String> {
-    // Some encoders repeat them.
-    if stream.parameters.contains(&data) {
-        return Ok(());
-    }
-    if kind == nal::VPS {
+    if kind == nal::VPS && !stream.parameters.contains(&data) {
         stream.parameters.clear();
     }
-    if stream.parameters.len() >= PARAMETER_SETS_MAX {
-        return Err(format!("is one parameter set more than the {PARAMETER_SETS_MAX} kept"));
-    }
-    stream.parameters.push(data);
-    Ok(())
+    stream.keep(data)
 }
 
 fn read_parameters(stream: &mut Stream<'_>, unit: &[u8]) -> Result<(), Unfit> {
