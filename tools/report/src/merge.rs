@@ -20,10 +20,11 @@ use super::types::{
     CohortFigures, DataSection, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection,
     JoinPaths, JoinSection, MediaSection, Outcome, PendingAt, Phases, PublishSection,
     RecordingSection, RecoveriesSection, Report, RpcSection, RunSection, SCHEMA, SeriesRow,
-    ServerMetrics, ServerSection, SignallingSection, TargetSection, Verdict, WatchFigures,
-    WatchSection, worst,
+    ServerMetrics, ServerSection, SignallingSection, StageRow, TargetSection, Verdict,
+    WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
+use crate::sections::Latencies;
 use crate::show::round;
 
 /// How much of the longest host's run all others must share for rates to be added up.
@@ -184,7 +185,7 @@ fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSectio
         hosts: Some(
             reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
         ),
-        stages: None,
+        stages: StageRow::merged(reports.iter().map(|report| report.run.stages.as_deref())),
     }
 }
 
@@ -435,11 +436,12 @@ fn server(reports: &[Report]) -> ServerSection {
 fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
     let Some(first) = starts.iter().min() else { return Vec::new() };
     let scrapers = reports.iter().filter(|report| report.server.metrics.is_some()).count();
-    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+    let mut seconds: BTreeMap<u64, (SeriesRow, Latencies)> = BTreeMap::new();
     for (report, start) in reports.iter().zip(starts) {
         let offset_s = start.duration_since(*first).unwrap_or_default().as_secs_f64().round();
-        for (second, own) in host_seconds(&report.series, offset_s) {
-            let sum = seconds.entry(second).or_default();
+        for (second, (own, own_latencies)) in host_seconds(&report.series, offset_s) {
+            let (sum, latencies) = seconds.entry(second).or_default();
+            latencies.merge(own_latencies);
             sum.t_s = second as f64;
             sum.length_s = sum.length_s.max(own.length_s);
             sum.planned.merge(&own.planned);
@@ -452,26 +454,29 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
             }
         }
     }
-    for row in seconds.values_mut() {
+    let rows = seconds.into_values().map(|(mut row, latencies)| {
         let a_second = |sum: f64| if row.length_s > 0.0 { sum / row.length_s } else { 0.0 };
         row.bitrate_bps = a_second(row.bitrate_bps).round();
         row.cpu_cores = round(a_second(row.cpu_cores), 3);
         row.length_s = round(row.length_s, 3);
-    }
-    seconds.into_values().collect()
+        latencies.fill(&mut row);
+        row
+    });
+    rows.collect()
 }
 
 /// The rows of one host by second of the clock; the rates in them are sums over their length yet.
 /// What was left of the last second may fall into the same as the row before it, and the two are
 /// then one longer row.
-fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
-    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, (SeriesRow, Latencies)> {
+    let mut seconds: BTreeMap<u64, (SeriesRow, Latencies)> = BTreeMap::new();
     for row in rows {
         let second = (offset_s + row.t_s.round()).max(0.0) as u64;
         if second > SERIES_S_MAX {
             continue;
         }
-        let sum = seconds.entry(second).or_default();
+        let (sum, latencies) = seconds.entry(second).or_default();
+        latencies.add(row);
         let length_s = row.length_s.max(0.0);
         sum.length_s += length_s;
         // Nobody is there any more in a last row.
@@ -489,8 +494,9 @@ fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
 
 /// The same second of several hosts as one.
 pub fn second<'a>(hosts: impl Iterator<Item = &'a SeriesRow>) -> SeriesRow {
-    let mut sum = SeriesRow::default();
+    let (mut sum, mut latencies) = (SeriesRow::default(), Latencies::default());
     for own in hosts {
+        latencies.add(own);
         sum.t_s = sum.t_s.max(own.t_s);
         sum.length_s = sum.length_s.max(own.length_s);
         sum.planned.merge(&own.planned);
@@ -499,6 +505,7 @@ pub fn second<'a>(hosts: impl Iterator<Item = &'a SeriesRow>) -> SeriesRow {
         sum.subscribers.merge(&own.subscribers);
         add(&mut sum, own, 1.0);
     }
+    latencies.fill(&mut sum);
     sum
 }
 
@@ -520,10 +527,11 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         cpu_cores,
         busy_ratio_max,
         lateness_ms_max,
-        // Percentiles of several hosts make no percentile.
+        // Percentiles of several hosts make no percentile: [`Latencies`].
         latency_ms_p50: _,
         latency_ms_p95: _,
         latency_ms_p99: _,
+        latency_hdr: _,
         server: _,
     } = row;
     sum.packets_in.merge(packets_in);

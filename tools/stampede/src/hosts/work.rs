@@ -230,7 +230,7 @@ fn forget_latency(report: &mut Report) {
         section.latency_source.unknown_because = Some(WHY.to_owned());
     }
     for row in &mut report.series {
-        (row.latency_ms_p50, row.latency_ms_p95, row.latency_ms_p99) = (None, None, None);
+        row.set_latency(None);
     }
 }
 
