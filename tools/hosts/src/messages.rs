@@ -6,6 +6,7 @@
 //! bounded before it is decoded.
 
 use std::fmt;
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::proof::{Nonce, Proof};
 
 /// Version of this protocol. Both sides must have the same one, and be of the same version of
 /// stampede: a share is read by the same parser that read the coordinator's own words.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest message in bytes, before and after the proof; a longer one ends the connection.
 pub const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Longest report in bytes, over all its parts; a longer one loses the host.
@@ -73,6 +74,15 @@ impl fmt::Debug for Share {
 }
 
 /// What a worker says.
+/// What a distribution has grown by since it was told last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// Nothing of what was told before counts any more.
+    pub anew: bool,
+    /// As `hdr` of a distribution in a report; empty if there is nothing in it.
+    pub hdr: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum FromWorker {
@@ -119,6 +129,8 @@ pub enum FromWorker {
         /// `Progress` of `tools/run`, as JSON.
         progress: String,
     },
+        /// What its distributions have grown by since the snapshot before, by their names.
+        grown: BTreeMap<String, Growth>,
     /// Its report follows, in binary messages of [`REPORT_PART_BYTES`].
     Report {
         /// Of the whole report.
@@ -167,6 +179,11 @@ pub enum ToWorker {
         at_ns: u64,
     },
     /// End the run in order.
+    /// Start nobody until told otherwise, as the user has asked, or go on with it.
+    Pause {
+        /// True to stop.
+        paused: bool,
+    },
     Stop {
         /// For people.
         why: String,

@@ -26,6 +26,8 @@ pub enum Action {
         /// By the coordinator's clock, nanoseconds since the Unix epoch.
         at_ns: u64,
     },
+    /// Start nobody, or go on with it.
+    Pause(bool),
     /// End the run in order, and report.
     Stop {
         /// For people.
@@ -88,6 +90,7 @@ impl Worker {
                 Some(Action::Stop { why: shown(&why), crossed })
             }
             (State::Sharing, ToWorker::Taken) => {
+            (State::Sharing, ToWorker::Pause { paused }) => Some(Action::Pause(paused)),
                 self.state = State::Over;
                 Some(Action::Taken)
             }
@@ -160,6 +163,8 @@ mod tests {
     }
 
     #[test]
+        let pause = ToWorker::Pause { paused: true };
+        assert_eq!(worker.message(S, pause), Some(Action::Pause(true)));
     fn a_coordinator_that_falls_silent_is_lost_within_three_seconds() {
         let mut worker = Worker::new(Duration::ZERO);
         worker.message(S, ToWorker::Share(share()));

@@ -368,14 +368,12 @@ impl Desk {
             FromWorker::Ready { clock } => self.coordinator.ready(host, clock),
             FromWorker::Refused { why } => self.coordinator.refused(host, &why),
             FromWorker::Arrived { point } => self.coordinator.arrived(host, point),
-            FromWorker::Snapshot { progress } => match serde_json::from_str(&progress) {
-                Ok(progress) => {
-                    if let Some(told) = self.told.get_mut(host) {
-                        told.take(progress);
-                    }
+            FromWorker::Snapshot { progress, grown } => {
+                let told = self.told.get_mut(host);
+                if let Some(Err(error)) = told.map(|told| told.take(&progress, &grown)) {
+                    self.coordinator.gone(host, &format!("a bad snapshot: {error}"));
                 }
-                Err(error) => self.coordinator.gone(host, &format!("a bad snapshot: {error}")),
-            },
+            }
             FromWorker::Report { clock, .. } => {
                 self.coordinator.reporting(host, self.since.elapsed(), clock);
             }
@@ -390,7 +388,8 @@ impl Desk {
                 if self.coordinator.reported(host)
                     && let Some(told) = self.told.get_mut(host)
                 {
-                    told.report = Some(report);
+                    told.report(report);
+            self.coordinator.pause(self.controls.paused());
                     self.send(host, ToWorker::Taken);
                 }
             }

@@ -14,7 +14,7 @@ use stampede_hosts::messages::{FromWorker, REPORT_PART_BYTES, Share, ToWorker};
 use stampede_hosts::proof::Token;
 use stampede_hosts::worker::{ASK_EVERY, ASK_EVERY_AT_FIRST, Action, EXCHANGES_MIN, Worker};
 use stampede_report::threshold::Crossed;
-use stampede_run::{Controls, Others, Progress};
+use stampede_run::{Controls, LiveDistributions, Others, Progress};
 use tokio::sync::{mpsc, watch};
 
 use super::link::{Came, LinkError, Sink, Socket, Stream, introduce, receive, send, send_part};
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     /// The run is over: its thread has other things to do.
     over: AtomicBool,
     /// The latest state.
-    latest: watch::Sender<String>,
+    latest: watch::Sender<Latest>,
     /// Why the coordinator is gone, once it is.
     lost: Mutex<Option<String>>,
     /// The coordinator's clock against this host's, as it is known now.
@@ -81,8 +81,17 @@ impl Shared {
         Self {
             since: Since::now(),
             shown_ms: AtomicU64::new(0),
+/// A state on its way to the coordinator.
+#[derive(Debug, Clone, Default)]
+struct Latest {
+    /// But for its distributions, as JSON.
+    progress: String,
+    /// Those so far: what they have grown by is made of them when there is room to send it.
+    distributions: Arc<LiveDistributions>,
+}
+
             over: AtomicBool::new(false),
-            latest: watch::Sender::new(String::new()),
+            latest: watch::Sender::new(Latest::default()),
             lost: Mutex::new(None),
             clock: Mutex::new(None),
             ahead_ns,
@@ -104,7 +113,8 @@ impl Shared {
     pub(super) fn tell(&self, progress: &Progress) {
         match serde_json::to_string(progress) {
             Ok(text) => {
-                self.latest.send_replace(text);
+                let distributions = Arc::clone(&progress.distributions);
+                self.latest.send_replace(Latest { progress: text, distributions });
             }
             Err(error) => tracing::warn!("the coordinator is not told: {error}"),
         }
@@ -222,6 +232,8 @@ struct Link {
     others: Option<Others>,
     controls: Option<Arc<Controls>>,
     over: bool,
+    /// Distributions as the coordinator knows them.
+    told: LiveDistributions,
 }
 
 impl Link {
@@ -242,6 +254,7 @@ impl Link {
             controls: None,
             over: false,
         }
+            told: LiveDistributions::default(),
     }
 
     async fn run(mut self, mut from_run: mpsc::UnboundedReceiver<FromRun>) {
@@ -268,10 +281,8 @@ impl Link {
                     FromWorker::Arrived { point },
                 )),
                 Ok(()) = latest.changed() => {
-                    let progress = latest.borrow_and_update().clone();
-                    // One that finds no room is replaced by the next.
-                    let snapshot = FromWorker::Snapshot { progress };
-                    let _ = self.outgoing.try_send(Outgoing::Message(snapshot));
+                    let latest = latest.borrow_and_update().clone();
+                    self.tell(latest);
                     None
                 }
                 _ = asks.tick() => {
@@ -308,6 +319,15 @@ impl Link {
         match self.outgoing.try_send(outgoing) {
             Ok(()) => None,
             Err(_) => self.worker.cut_off("it takes nothing any more"),
+    /// Sends a state. One that finds no room is replaced by the next, which then has what both have
+    /// grown by.
+    fn tell(&mut self, latest: Latest) {
+        let Ok(room) = self.outgoing.try_reserve() else { return };
+        let Latest { progress, distributions } = latest;
+        let grown = distributions.news(&mut self.told);
+        room.send(Outgoing::Message(FromWorker::Snapshot { progress, grown }));
+    }
+
         }
     }
 
@@ -339,6 +359,11 @@ impl Link {
                 let Some(controls) = &self.controls else { return };
                 match crossed {
                     Some((expr, value)) => controls.cross(Crossed { expr, value }),
+            Action::Pause(paused) => {
+                if let Some(controls) = &self.controls {
+                    controls.pause(paused);
+                }
+            }
                     None => {
                         controls.stop();
                     }
@@ -416,7 +441,7 @@ async fn write(
 async fn write_one(sink: &mut Sink, shared: &Shared, outgoing: Outgoing) -> Result<(), LinkError> {
     match outgoing {
         Outgoing::Message(message) => match send(sink, &message).await {
-            // A snapshot that is too long is left out.
+            // A snapshot of which even the state is too long is left out.
             Err(LinkError::Message(error)) => {
                 tracing::warn!("not told to the coordinator: {error}");
                 Ok(())
