@@ -2,11 +2,12 @@
 //!
 //! The order is: `hello`, `challenge`, `proof`, `admitted` ([`crate::proof`]); then `clock`
 //! questions at any time; `share`, `ready`, `go` and `arrived` for each [`Point`], `snapshot` once
-//! a second, and at the end `report`, its parts as binary messages, `taken`. Whatever comes is
-//! bounded before it is decoded.
+//! a second, and at the end `report`, its parts as binary messages, `taken`. Of a search each step is
+//! a connection of its own, and in the last one `done` follows `admitted`. Whatever comes is bounded
+//! before it is decoded.
 
-use std::fmt;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,6 @@ impl fmt::Debug for Share {
     }
 }
 
-/// What a worker says.
 /// What a distribution has grown by since it was told last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
@@ -83,6 +83,7 @@ pub struct Growth {
     pub hdr: String,
 }
 
+/// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum FromWorker {
@@ -128,9 +129,9 @@ pub enum FromWorker {
     Snapshot {
         /// `Progress` of `tools/run`, as JSON.
         progress: String,
-    },
         /// What its distributions have grown by since the snapshot before, by their names.
         grown: BTreeMap<String, Growth>,
+    },
     /// Its report follows, in binary messages of [`REPORT_PART_BYTES`].
     Report {
         /// Of the whole report.
@@ -178,12 +179,12 @@ pub enum ToWorker {
         /// When to go on, by the coordinator's clock, nanoseconds since the Unix epoch.
         at_ns: u64,
     },
-    /// End the run in order.
     /// Start nobody until told otherwise, as the user has asked, or go on with it.
     Pause {
         /// True to stop.
         paused: bool,
     },
+    /// End the run in order.
     Stop {
         /// For people.
         why: String,
@@ -191,7 +192,12 @@ pub enum ToWorker {
         crossed: Option<(String, f64)>,
     },
     /// The report is there: the worker may go.
-    Taken,
+    Taken {
+        /// Another run may follow: it is to come back for it.
+        again: bool,
+    },
+    /// No other run follows.
+    Done,
 }
 
 /// A message that can't be used.
@@ -287,7 +293,8 @@ mod tests {
             ToWorker::Share(share),
             ToWorker::Go { point: Point::Measure, at_ns: u64::MAX },
             ToWorker::Stop { why: "w".to_owned(), crossed: Some(("x<1".to_owned(), 2.5)) },
-            ToWorker::Taken,
+            ToWorker::Taken { again: true },
+            ToWorker::Done,
         ] {
             let text = encode(&message).unwrap();
             assert_eq!(decode::<ToWorker>(&text), Ok(message));

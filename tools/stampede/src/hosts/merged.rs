@@ -77,6 +77,8 @@ pub(super) struct Common {
     pub thresholds: Vec<Threshold>,
     /// What ended it.
     pub crossed: Option<Crossed>,
+    /// The hosts are to come back for another run.
+    pub again: bool,
     /// What becomes of it where a host is lost.
     pub on_lost: OnLostHost,
 }
@@ -175,9 +177,9 @@ fn lost_host(lost: &Lost<'_>, told: Told, common: &Common) -> Report {
 mod tests {
     use stampede_hosts::coordinator::{Options, Plan};
     use stampede_hosts::messages::{Point, Share};
+    use stampede_report::hist::{Samples, encode};
 
     use super::*;
-    use stampede_report::hist::{Samples, encode};
 
     const S: Duration = Duration::from_secs(1);
 
@@ -216,13 +218,11 @@ mod tests {
             participants: 11,
             thresholds: Vec::new(),
             crossed: None,
+            again: false,
             on_lost,
         }
     }
 
-    fn told(second: Option<Progress>) -> Vec<Told> {
-        let mut report = stampede_report::testing::report();
-        report.verdict = Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
     /// So many pings of 3 ms, as a host tells them.
     fn grown(pings: u64) -> BTreeMap<String, Growth> {
         let mut rtt = Samples::new();
@@ -231,6 +231,9 @@ mod tests {
         [("ping_rtt".to_owned(), Growth { anew: false, hdr })].into()
     }
 
+    fn told(second: Option<Progress>) -> Vec<Told> {
+        let mut report = stampede_report::testing::report();
+        report.verdict = Verdict { result: Outcome::Pass, fault: Fault::None, reasons: Vec::new() };
         let first = Told { report: Some(report), ..Told::default() };
         let mut lost = Told::default();
         if let Some(progress) = second {
@@ -257,12 +260,12 @@ mod tests {
         let one = stampede_report::testing::report();
         let expected = |report: &Report| report.video.as_ref().unwrap().packets.expected;
         assert_eq!(expected(&merged), expected(&one) + 700);
-        let hosts = merged.run.hosts.unwrap();
-        assert_eq!(hosts[1].lost.as_deref(), Some("connection reset"));
-        assert_eq!((hosts[0].lost.as_ref(), hosts[0].clock.unwrap().offset_ms), (None, 1.5));
         let pings =
             |report: &Report| report.signalling.ping_rtt_ms.as_ref().map_or(0, |hist| hist.count);
         assert_eq!(pings(&merged), pings(&one) + 9);
+        let hosts = merged.run.hosts.unwrap();
+        assert_eq!(hosts[1].lost.as_deref(), Some("connection reset"));
+        assert_eq!((hosts[0].lost.as_ref(), hosts[0].clock.unwrap().offset_ms), (None, 1.5));
         assert_eq!(hosts[0].clock.unwrap().bound_ms, 0.02);
     }
 

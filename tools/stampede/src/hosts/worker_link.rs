@@ -43,7 +43,12 @@ pub(super) enum ForRun {
         bad_configuration: bool,
     },
     /// The report was taken.
-    Taken,
+    Taken {
+        /// Another run may follow.
+        again: bool,
+    },
+    /// No other run follows.
+    Done,
     /// The coordinator is gone, and the report with it.
     Lost(String),
 }
@@ -76,11 +81,6 @@ pub(super) struct Shared {
     ahead_ns: i64,
 }
 
-impl Shared {
-    pub(super) fn new(ahead_ns: i64) -> Self {
-        Self {
-            since: Since::now(),
-            shown_ms: AtomicU64::new(0),
 /// A state on its way to the coordinator.
 #[derive(Debug, Clone, Default)]
 struct Latest {
@@ -90,6 +90,11 @@ struct Latest {
     distributions: Arc<LiveDistributions>,
 }
 
+impl Shared {
+    pub(super) fn new(ahead_ns: i64) -> Self {
+        Self {
+            since: Since::now(),
+            shown_ms: AtomicU64::new(0),
             over: AtomicBool::new(false),
             latest: watch::Sender::new(Latest::default()),
             lost: Mutex::new(None),
@@ -227,13 +232,13 @@ struct Link {
     for_run: blocking::Sender<ForRun>,
     worker: Worker,
     meter: OffsetMeter,
+    /// Distributions as the coordinator knows them.
+    told: LiveDistributions,
     /// Until the clock is known well enough.
     share: Option<Box<Share>>,
     others: Option<Others>,
     controls: Option<Arc<Controls>>,
     over: bool,
-    /// Distributions as the coordinator knows them.
-    told: LiveDistributions,
 }
 
 impl Link {
@@ -249,12 +254,12 @@ impl Link {
             for_run,
             worker,
             meter: OffsetMeter::default(),
+            told: LiveDistributions::default(),
             share: None,
             others: None,
             controls: None,
             over: false,
         }
-            told: LiveDistributions::default(),
     }
 
     async fn run(mut self, mut from_run: mpsc::UnboundedReceiver<FromRun>) {
@@ -314,11 +319,6 @@ impl Link {
         self.worker.message(self.shared.since.elapsed(), message)
     }
 
-    /// What must be sent, or there is no sense in going on.
-    fn queue(&mut self, outgoing: Outgoing) -> Option<Action> {
-        match self.outgoing.try_send(outgoing) {
-            Ok(()) => None,
-            Err(_) => self.worker.cut_off("it takes nothing any more"),
     /// Sends a state. One that finds no room is replaced by the next, which then has what both have
     /// grown by.
     fn tell(&mut self, latest: Latest) {
@@ -328,6 +328,11 @@ impl Link {
         room.send(Outgoing::Message(FromWorker::Snapshot { progress, grown }));
     }
 
+    /// What must be sent, or there is no sense in going on.
+    fn queue(&mut self, outgoing: Outgoing) -> Option<Action> {
+        match self.outgoing.try_send(outgoing) {
+            Ok(()) => None,
+            Err(_) => self.worker.cut_off("it takes nothing any more"),
         }
     }
 
@@ -354,16 +359,16 @@ impl Link {
                     others.go.send_replace(Some((point, moment)));
                 }
             }
-            Action::Stop { why, crossed } => {
-                tracing::info!("the coordinator ends the run: {why}");
-                let Some(controls) = &self.controls else { return };
-                match crossed {
-                    Some((expr, value)) => controls.cross(Crossed { expr, value }),
             Action::Pause(paused) => {
                 if let Some(controls) = &self.controls {
                     controls.pause(paused);
                 }
             }
+            Action::Stop { why, crossed } => {
+                tracing::info!("the coordinator ends the run: {why}");
+                let Some(controls) = &self.controls else { return };
+                match crossed {
+                    Some((expr, value)) => controls.cross(Crossed { expr, value }),
                     None => {
                         controls.stop();
                     }
@@ -383,8 +388,12 @@ impl Link {
                 let _ = self.for_run.send(ForRun::Dismissed { why, bad_configuration: false });
                 self.over = true;
             }
-            Action::Taken => {
-                let _ = self.for_run.send(ForRun::Taken);
+            Action::Taken { again } => {
+                let _ = self.for_run.send(ForRun::Taken { again });
+                self.over = true;
+            }
+            Action::Done => {
+                let _ = self.for_run.send(ForRun::Done);
                 self.over = true;
             }
         }
