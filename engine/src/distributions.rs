@@ -13,6 +13,61 @@ const MICROS_MAX: u64 = 600_000_000;
 /// Most heights of pictures told apart. Frames of further ones are in the total only.
 pub const HEIGHTS_MAX: usize = 8;
 
+/// What a distribution is of; each is described at the field of [`Distributions`] that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields say it")]
+pub enum Measure {
+    VideoLatency,
+    /// In pixels.
+    VideoLatencyOfHeight(u16),
+    AudioLatency,
+    VideoJitter,
+    AudioJitter,
+    PliToKeyframe,
+    Estimate,
+    UplinkEstimate,
+    DataLatency(DataKind),
+    RpcRoundTrip,
+    PublishLateness,
+}
+
+/// Names of all but the heights.
+const NAMES: [(Measure, &str); 9 + DataKind::COUNT] = [
+    (Measure::VideoLatency, "video-latency"),
+    (Measure::AudioLatency, "audio-latency"),
+    (Measure::VideoJitter, "video-jitter"),
+    (Measure::AudioJitter, "audio-jitter"),
+    (Measure::PliToKeyframe, "pli-to-keyframe"),
+    (Measure::Estimate, "estimate"),
+    (Measure::UplinkEstimate, "uplink-estimate"),
+    (Measure::RpcRoundTrip, "rpc-round-trip"),
+    (Measure::PublishLateness, "publish-lateness"),
+    (Measure::DataLatency(DataKind::Reliable), "data-latency-reliable"),
+    (Measure::DataLatency(DataKind::Lossy), "data-latency-lossy"),
+    (Measure::DataLatency(DataKind::Track), "data-latency-track"),
+];
+/// What names of the heights begin with.
+const OF_HEIGHT: &str = "video-latency-";
+
+impl Measure {
+    /// Its name, for those that only see text.
+    pub fn name(self) -> String {
+        match (self, NAMES.iter().find(|(named, _)| *named == self)) {
+            (Self::VideoLatencyOfHeight(height), _) => format!("{OF_HEIGHT}{height}"),
+            (_, Some((_, name))) => (*name).to_owned(),
+            // A test looks that each has one.
+            (_, None) => String::new(),
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let height = || name.strip_prefix(OF_HEIGHT)?.parse().ok().map(Self::VideoLatencyOfHeight);
+        let found = NAMES.iter().find(|(_, known)| *known == name);
+        found.map(|(measure, _)| *measure).or_else(height)
+    }
+}
+
 /// What a worker's peers measured, in microseconds unless said otherwise.
 #[derive(Debug, Clone)]
 pub struct Distributions {
@@ -105,23 +160,65 @@ impl Distributions {
 
     /// Adds another worker's values: exact, for all histograms have the same buckets.
     pub fn merge(&mut self, other: &Self) {
-        add(&mut self.video_latency_us, &other.video_latency_us);
-        for (height, histogram) in &other.video_latency_by_height_us {
-            if let Some(own) = self.of_height(*height) {
+        for (of, histogram) in other.all() {
+            if let Some(own) = self.of(of) {
                 add(own, histogram);
             }
         }
-        add(&mut self.audio_latency_us, &other.audio_latency_us);
-        add(&mut self.video_jitter_us, &other.video_jitter_us);
-        add(&mut self.audio_jitter_us, &other.audio_jitter_us);
-        add(&mut self.pli_to_keyframe_us, &other.pli_to_keyframe_us);
-        add(&mut self.estimate_bps, &other.estimate_bps);
-        add(&mut self.uplink_estimate_bps, &other.uplink_estimate_bps);
-        for (own, other) in self.data_latency_us.iter_mut().zip(&other.data_latency_us) {
-            add(own, other);
-        }
-        add(&mut self.rpc_round_trip_us, &other.rpc_round_trip_us);
-        add(&mut self.publish_lateness_us, &other.publish_lateness_us);
+    }
+
+    /// All of them, with what they are of.
+    pub fn all(&self) -> impl Iterator<Item = (Measure, &Histogram<u64>)> {
+        // Field by field, so that the compiler asks for a new one.
+        let Self {
+            video_latency_us,
+            video_latency_by_height_us,
+            audio_latency_us,
+            video_jitter_us,
+            audio_jitter_us,
+            pli_to_keyframe_us,
+            estimate_bps,
+            uplink_estimate_bps,
+            data_latency_us,
+            rpc_round_trip_us,
+            publish_lateness_us,
+        } = self;
+        let by_height = video_latency_by_height_us.iter();
+        let by_height =
+            by_height.map(|(height, values)| (Measure::VideoLatencyOfHeight(*height), values));
+        let data = DataKind::ALL.into_iter().zip(data_latency_us);
+        let data = data.map(|(kind, values)| (Measure::DataLatency(kind), values));
+        [
+            (Measure::VideoLatency, video_latency_us),
+            (Measure::AudioLatency, audio_latency_us),
+            (Measure::VideoJitter, video_jitter_us),
+            (Measure::AudioJitter, audio_jitter_us),
+            (Measure::PliToKeyframe, pli_to_keyframe_us),
+            (Measure::Estimate, estimate_bps),
+            (Measure::UplinkEstimate, uplink_estimate_bps),
+            (Measure::RpcRoundTrip, rpc_round_trip_us),
+            (Measure::PublishLateness, publish_lateness_us),
+        ]
+        .into_iter()
+        .chain(by_height)
+        .chain(data)
+    }
+
+    /// The one that is of this; `None` for one height of a picture more than are told apart.
+    pub fn of(&mut self, measure: Measure) -> Option<&mut Histogram<u64>> {
+        Some(match measure {
+            Measure::VideoLatency => &mut self.video_latency_us,
+            Measure::VideoLatencyOfHeight(height) => return self.of_height(height),
+            Measure::AudioLatency => &mut self.audio_latency_us,
+            Measure::VideoJitter => &mut self.video_jitter_us,
+            Measure::AudioJitter => &mut self.audio_jitter_us,
+            Measure::PliToKeyframe => &mut self.pli_to_keyframe_us,
+            Measure::Estimate => &mut self.estimate_bps,
+            Measure::UplinkEstimate => &mut self.uplink_estimate_bps,
+            Measure::DataLatency(kind) => &mut self.data_latency_us[kind as usize],
+            Measure::RpcRoundTrip => &mut self.rpc_round_trip_us,
+            Measure::PublishLateness => &mut self.publish_lateness_us,
+        })
     }
 
     fn of_height(&mut self, height: u16) -> Option<&mut Histogram<u64>> {
@@ -139,24 +236,37 @@ impl Distributions {
     }
 }
 
-/// Where a worker's samples go: the measured window, and the running second of its video latency.
+/// Where a worker's samples go: the measured window, the running second of its video latency, and,
+/// if somebody is to know it before the end, what of the window nobody was told yet.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// One entry a cohort, made with its first sample.
     windows: Vec<Option<Box<Distributions>>>,
     second_video_latency_us: Histogram<u64>,
+    tells: bool,
+    /// Of all cohorts; made with its first sample.
+    untold: Option<Box<Distributions>>,
 }
 
 impl Measured {
-    /// For so many cohorts, at least one.
-    pub(crate) fn new(cohorts: usize) -> Self {
-        Self { windows: vec![None; cohorts.max(1)], second_video_latency_us: histogram(2) }
+    /// For so many cohorts, at least one; `tells` if [`take_untold`](Self::take_untold) is to have
+    /// anything.
+    pub(crate) fn new(cohorts: usize, tells: bool) -> Self {
+        Self {
+            windows: vec![None; cohorts.max(1)],
+            second_video_latency_us: histogram(2),
+            tells,
+            untold: None,
+        }
     }
 
     /// A sample of a peer in this cohort.
     pub(crate) fn record(&mut self, cohort: u16, sample: Sample) {
         if let Sample::Latency { kind: MediaKind::Video, latency, .. } = sample {
             self.second_video_latency_us.saturating_record(micros(latency));
+        }
+        if self.tells {
+            self.untold.get_or_insert_default().record(sample);
         }
         if let Some(window) = self.windows.get_mut(usize::from(cohort)) {
             window.get_or_insert_default().record(sample);
@@ -168,7 +278,16 @@ impl Measured {
         let Some(window) = self.windows.get_mut(usize::from(cohort)) else { return };
         for stream in streams.iter().filter(|stream| stream.jitter.is_some()) {
             window.get_or_insert_default().ended(stream);
+            if self.tells {
+                self.untold.get_or_insert_default().ended(stream);
+            }
         }
+    }
+
+    /// What was measured in the window and not handed out here yet: moved out, for a copy of a
+    /// worker's distributions takes longer than a packet may be late.
+    pub(crate) fn take_untold(&mut self) -> Option<Box<Distributions>> {
+        self.untold.take()
     }
 
     /// The measured window of each cohort; `None` where nothing was measured.
@@ -186,6 +305,7 @@ impl Measured {
     /// Starts the measured window anew.
     pub(crate) fn begin_measuring(&mut self) {
         self.windows.fill(None);
+        self.untold = None;
     }
 }
 
@@ -241,13 +361,13 @@ mod tests {
 
     #[test]
     fn a_second_is_handed_out_once() {
-        let mut measured = Measured::new(1);
+        let mut measured = Measured::new(1, false);
         assert!(measured.close_second().is_none());
         measured.record(0, latency(720, 40));
         assert_eq!(measured.close_second().map(|second| second.len()), Some(1));
         assert!(measured.close_second().is_none());
         assert_eq!(values(measured), [1]);
-        let mut measured = Measured::new(1);
+        let mut measured = Measured::new(1, false);
         measured.record(0, latency(720, 40));
         measured.begin_measuring();
         assert_eq!(values(measured), [0]);
@@ -260,10 +380,49 @@ mod tests {
 
     #[test]
     fn cohorts_are_kept_apart_and_the_second_is_of_all() {
-        let mut measured = Measured::new(3);
+        let mut measured = Measured::new(3, true);
         (0..5).for_each(|_| measured.record(0, latency(720, 4)));
         (0..2).for_each(|_| measured.record(2, latency(720, 104)));
         assert_eq!(measured.close_second().map(|second| second.len()), Some(7));
-        assert_eq!(values(measured), [5, 0, 2]);
+        let untold =
+            |measured: &mut Measured| measured.take_untold().map(|all| all.video_latency_us.len());
+        assert_eq!(untold(&mut measured), Some(7));
+        assert_eq!(untold(&mut measured), None);
+        measured.record(1, latency(720, 4));
+        assert_eq!(untold(&mut measured), Some(1));
+        assert_eq!(values(measured), [5, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_told_begins_anew_with_the_window_and_only_where_it_is_asked_for() {
+        let mut measured = Measured::new(1, true);
+        measured.record(0, latency(720, 4));
+        measured.begin_measuring();
+        assert!(measured.take_untold().is_none());
+        let mut silent = Measured::new(1, false);
+        silent.record(0, latency(720, 4));
+        assert!(silent.take_untold().is_none());
+    }
+
+    #[test]
+    fn each_distribution_is_found_by_what_it_is_of() {
+        let mut all = Distributions::default();
+        all.record(latency(720, 4));
+        let measures: Vec<Measure> = all.all().map(|(measure, _)| measure).collect();
+        assert_eq!(measures.len(), 10 + DataKind::COUNT);
+        assert!(["", "video", "video-latency-x"].iter().all(|name| Measure::named(name).is_none()));
+        for (count, measure) in (1..).zip(&measures) {
+            all.of(*measure).unwrap().record_n(7, 100 * count).unwrap();
+        }
+        let mut sum = Distributions::default();
+        sum.merge(&all);
+        for (count, (measure, values)) in (1..).zip(sum.all()) {
+            let more = u64::from(matches!(
+                measure,
+                Measure::VideoLatency | Measure::VideoLatencyOfHeight(_)
+            ));
+            assert_eq!(values.len(), 100 * count + more, "{measure:?}");
+            assert_eq!(Measure::named(&measure.name()), Some(measure));
+        }
     }
 }

@@ -337,6 +337,7 @@ fn spawn(
         },
         tls: options.tls.clone(),
         clock_offset_ns: options.clock_offset_ns,
+        tells_distributions: options.tells_distributions,
     };
     let choice = options.backend;
     let limits = BackendLimits {

@@ -47,7 +47,7 @@ mod worst;
 pub use capture::{CaptureOptions, CapturedPeer, keep_worst};
 pub use cohort::CohortReport;
 pub use cover::{CoverNews, PeerCover};
-pub use distributions::{Distributions, HEIGHTS_MAX};
+pub use distributions::{Distributions, HEIGHTS_MAX, Measure};
 pub use engine::{AddPeerError, Engine, MailboxFull, StartError};
 pub use event::{CUT_OFF_MAX, EngineEvent, PeerCommand, PeerNotice, PeerSpec};
 pub use health::{HealthReport, Second};

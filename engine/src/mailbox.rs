@@ -157,6 +157,7 @@ mod tests {
                 second: Second::default(),
                 health: health.measured(Instant::now()),
                 video_latency_second_us: None,
+                distributions: None,
                 worst: Vec::new(),
             }))
         };

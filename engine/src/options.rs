@@ -70,6 +70,10 @@ pub struct EngineOptions {
     /// The run's clock less this host's, where several hosts make one run: stamps that publishers put
     /// on frames and messages, those of events, and the latencies made of them are by the run's clock.
     pub clock_offset_ns: i64,
+    /// Snapshots have what was measured since the one before
+    /// ([`WorkerSnapshot::distributions`](crate::WorkerSnapshot::distributions)), for whoever is to
+    /// know distributions before the end. Each sample is then recorded twice.
+    pub tells_distributions: bool,
 }
 
 impl Default for EngineOptions {
@@ -97,6 +101,7 @@ impl Default for EngineOptions {
             cohorts: Vec::new(),
             seed: 1,
             clock_offset_ns: 0,
+            tells_distributions: false,
         }
     }
 }

@@ -32,6 +32,10 @@ pub struct WorkerSnapshot {
     pub health: HealthReport,
     /// Latencies of the last second's video frames in microseconds; `None` if none was measured.
     pub video_latency_second_us: Option<Histogram<u64>>,
+    /// What its peers measured in the window since the snapshot before: all of these together are
+    /// the worker's distributions so far. `None` if nothing, or without
+    /// [`EngineOptions::tells_distributions`](crate::EngineOptions::tells_distributions).
+    pub distributions: Option<Box<Distributions>>,
     /// The worst of its peers by each of [`WorstBy`](crate::WorstBy), at most
     /// [`WORST_PEERS_MAX`](crate::WORST_PEERS_MAX) each; in no order.
     pub worst: Vec<PeerLine>,

@@ -87,6 +87,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) tls: Option<Arc<ClientConfig>>,
     /// See [`EngineOptions::clock_offset_ns`](crate::EngineOptions::clock_offset_ns).
     pub(crate) clock_offset_ns: i64,
+    /// See [`EngineOptions::tells_distributions`](crate::EngineOptions::tells_distributions).
+    pub(crate) tells_distributions: bool,
 }
 
 /// A peer and what its worker keeps about it.
@@ -231,7 +233,7 @@ impl Sleeper for Worker {
 impl Worker {
     pub(crate) fn new(setup: WorkerSetup, backend: Box<dyn Backend>) -> Self {
         let now = Instant::now();
-        let cohorts = setup.impair.cohorts.len();
+        let (cohorts, tells) = (setup.impair.cohorts.len(), setup.tells_distributions);
         let impairments = Impairments::new(setup.impair.clone());
         let clocks = ClockReader::ahead(setup.clock_offset_ns);
         Self {
@@ -252,7 +254,7 @@ impl Worker {
             order: Vec::new(),
             scratch: Scratch::default(),
             health: Health::new(now),
-            measured: Measured::new(cohorts),
+            measured: Measured::new(cohorts, tells),
             impairments,
             retired: PeerCounters::default(),
             closed: vec![Closed::default(); cohorts],

@@ -112,6 +112,11 @@ impl Worker {
             let slot = self.slots.get(key)?;
             Some(PeerLine { id: slot.id, label: slot.label.clone(), figures })
         });
+        // A snapshot that would be dropped must not take them with it.
+        let distributions = match self.setup.events.is_crowded() {
+            true => None,
+            false => self.measured.take_untold(),
+        };
         let snapshot = WorkerSnapshot {
             worker: self.setup.index,
             core: self.setup.core,
@@ -122,6 +127,7 @@ impl Worker {
             second,
             health: self.health.measured(clock.now),
             video_latency_second_us: self.measured.close_second(),
+            distributions,
             worst: worst.collect(),
         };
         self.setup.events.push(EngineEvent::Snapshot(Box::new(snapshot)));

@@ -29,6 +29,7 @@ fn worker(capture: Option<CaptureOptions>) -> (Worker, Receiver<EngineEvent>) {
         buffers: SocketBuffers { receive_bytes: 1 << 16, send_bytes: 1 << 16 },
         learned: LearnedIp::default(),
         clock_offset_ns: 0,
+        tells_distributions: false,
         feedback_of_cohorts: Vec::new(),
         peer_options: PeerOptions::new(DtlsIdentity::generate().unwrap()),
         tls: None,

@@ -159,6 +159,8 @@ pub struct Coordinator {
     gather_until: Duration,
     /// How many points everybody has come to.
     released: usize,
+    /// The ramp is to wait, and whether everybody was told so.
+    paused: (bool, bool),
     /// Why everybody is to stop, once they are.
     stop: Option<ToWorker>,
     /// Everybody was told to.
@@ -179,6 +181,7 @@ impl Coordinator {
             hosts: Vec::new(),
             gather_until: now.saturating_add(options.gather),
             released: 0,
+            paused: (false, false),
             stop: None,
             stopped: false,
             ending_until: None,
@@ -301,6 +304,11 @@ impl Coordinator {
     /// Everybody is to stop. The first reason counts.
     pub fn stop(&mut self, why: &str, crossed: Option<(String, f64)>) {
         self.stop.get_or_insert_with(|| ToWorker::Stop { why: why.to_owned(), crossed });
+    }
+
+    /// The ramp is to wait, or to go on.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused.0 = paused;
     }
 
     fn waiting(&self) -> usize {
@@ -431,6 +439,12 @@ impl Coordinator {
             self.ending_until.get_or_insert(now.saturating_add(ENDING_MAX));
             let there = self.hosts.iter().enumerate().filter(|(_, host)| running(host));
             out.extend(there.map(|(index, _)| Output::Send(index, stop.clone())));
+        }
+        let (paused, told) = self.paused;
+        if paused != told {
+            self.paused.1 = paused;
+            let there = self.hosts.iter().enumerate().filter(|(_, host)| running(host));
+            out.extend(there.map(|(index, _)| Output::Send(index, ToWorker::Pause { paused })));
         }
         while let Some(point) = POINTS.get(self.released) {
             let mut there = self.hosts.iter().filter(|host| running(host)).peekable();

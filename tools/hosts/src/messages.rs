@@ -2,9 +2,11 @@
 //!
 //! The order is: `hello`, `challenge`, `proof`, `admitted` ([`crate::proof`]); then `clock`
 //! questions at any time; `share`, `ready`, `go` and `arrived` for each [`Point`], `snapshot` once
-//! a second, and at the end `report`, its parts as binary messages, `taken`. Whatever comes is
-//! bounded before it is decoded.
+//! a second, and at the end `report`, its parts as binary messages, `taken`. Of a search each step is
+//! a connection of its own, and in the last one `done` follows `admitted`. Whatever comes is bounded
+//! before it is decoded.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
@@ -15,7 +17,7 @@ use crate::proof::{Nonce, Proof};
 
 /// Version of this protocol. Both sides must have the same one, and be of the same version of
 /// stampede: a share is read by the same parser that read the coordinator's own words.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest message in bytes, before and after the proof; a longer one ends the connection.
 pub const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Longest report in bytes, over all its parts; a longer one loses the host.
@@ -72,6 +74,15 @@ impl fmt::Debug for Share {
     }
 }
 
+/// What a distribution has grown by since it was told last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// Nothing of what was told before counts any more.
+    pub anew: bool,
+    /// As `hdr` of a distribution in a report; empty if there is nothing in it.
+    pub hdr: String,
+}
+
 /// What a worker says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -118,6 +129,8 @@ pub enum FromWorker {
     Snapshot {
         /// `Progress` of `tools/run`, as JSON.
         progress: String,
+        /// What its distributions have grown by since the snapshot before, by their names.
+        grown: BTreeMap<String, Growth>,
     },
     /// Its report follows, in binary messages of [`REPORT_PART_BYTES`].
     Report {
@@ -166,6 +179,11 @@ pub enum ToWorker {
         /// When to go on, by the coordinator's clock, nanoseconds since the Unix epoch.
         at_ns: u64,
     },
+    /// Start nobody until told otherwise, as the user has asked, or go on with it.
+    Pause {
+        /// True to stop.
+        paused: bool,
+    },
     /// End the run in order.
     Stop {
         /// For people.
@@ -174,7 +192,12 @@ pub enum ToWorker {
         crossed: Option<(String, f64)>,
     },
     /// The report is there: the worker may go.
-    Taken,
+    Taken {
+        /// Another run may follow: it is to come back for it.
+        again: bool,
+    },
+    /// No other run follows.
+    Done,
 }
 
 /// A message that can't be used.
@@ -270,7 +293,8 @@ mod tests {
             ToWorker::Share(share),
             ToWorker::Go { point: Point::Measure, at_ns: u64::MAX },
             ToWorker::Stop { why: "w".to_owned(), crossed: Some(("x<1".to_owned(), 2.5)) },
-            ToWorker::Taken,
+            ToWorker::Taken { again: true },
+            ToWorker::Done,
         ] {
             let text = encode(&message).unwrap();
             assert_eq!(decode::<ToWorker>(&text), Ok(message));

@@ -26,6 +26,8 @@ pub enum Action {
         /// By the coordinator's clock, nanoseconds since the Unix epoch.
         at_ns: u64,
     },
+    /// Start nobody, or go on with it.
+    Pause(bool),
     /// End the run in order, and report.
     Stop {
         /// For people.
@@ -44,7 +46,12 @@ pub enum Action {
         why: String,
     },
     /// The report is there.
-    Taken,
+    Taken {
+        /// Another run may follow.
+        again: bool,
+    },
+    /// No other run follows.
+    Done,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +90,18 @@ impl Worker {
                 Some(Action::Dismissed { why: shown(&why) })
             }
             (State::Sharing, ToWorker::Go { point, at_ns }) => Some(Action::Go { point, at_ns }),
+            (State::Sharing, ToWorker::Pause { paused }) => Some(Action::Pause(paused)),
             (State::Sharing, ToWorker::Stop { why, crossed }) if !self.stopping => {
                 self.stopping = true;
                 Some(Action::Stop { why: shown(&why), crossed })
             }
-            (State::Sharing, ToWorker::Taken) => {
+            (State::Sharing, ToWorker::Taken { again }) => {
                 self.state = State::Over;
-                Some(Action::Taken)
+                Some(Action::Taken { again })
+            }
+            (State::Waiting, ToWorker::Done) => {
+                self.state = State::Over;
+                Some(Action::Done)
             }
             // Answers to questions of the time need nothing but to be heard; what comes out of turn
             // is of no use.
@@ -151,10 +163,13 @@ mod tests {
         assert_eq!(action, Some(Action::Prepare(Box::new(share()))));
         assert_eq!(worker.message(S, ToWorker::Share(share())), None);
         assert_eq!(worker.message(S, go()), Some(Action::Go { point: Point::Start, at_ns: 7 }));
+        let pause = ToWorker::Pause { paused: true };
+        assert_eq!(worker.message(S, pause), Some(Action::Pause(true)));
         let stop = || ToWorker::Stop { why: "w".to_owned(), crossed: None };
         assert!(matches!(worker.message(S, stop()), Some(Action::Stop { .. })));
         assert_eq!(worker.message(S, stop()), None, "once");
-        assert_eq!(worker.message(S, ToWorker::Taken), Some(Action::Taken));
+        let taken = ToWorker::Taken { again: true };
+        assert_eq!(worker.message(S, taken), Some(Action::Taken { again: true }));
         assert_eq!(worker.cut_off("closed"), None, "that was to be");
         assert_eq!(worker.tick(99 * S), None);
     }
@@ -177,5 +192,8 @@ mod tests {
         let mut worker = Worker::new(Duration::ZERO);
         let refused = worker.message(S, ToWorker::Refused { why: "too\nfew".to_owned() });
         assert_eq!(refused, Some(Action::Dismissed { why: "too few".to_owned() }));
+        let mut worker = Worker::new(Duration::ZERO);
+        assert_eq!(worker.message(S, ToWorker::Done), Some(Action::Done));
+        assert_eq!(worker.cut_off("closed"), None, "that was to be");
     }
 }

@@ -83,9 +83,7 @@ impl Hist {
     /// The histogram it was made of, in microseconds; `None` without `hdr`, or if that can't be
     /// read.
     pub fn histogram(&self) -> Option<Histogram<u64>> {
-        let text = self.hdr.as_deref().filter(|text| text.len() <= ENCODED_BYTES_MAX)?;
-        let bytes = BASE64_STANDARD.decode(text).ok()?;
-        Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
+        decode(self.hdr.as_deref()?)
     }
 
     /// Of several: `None` if one of them can't be read, or there is none.
@@ -131,10 +129,18 @@ impl Hist {
     }
 }
 
-fn encode(histogram: &Histogram<u64>) -> Option<String> {
+/// A histogram as text, as [`Hist::hdr`] has it.
+pub fn encode(histogram: &Histogram<u64>) -> Option<String> {
     let mut bytes = Vec::new();
     V2DeflateSerializer::new().serialize(histogram, &mut bytes).ok()?;
     Some(BASE64_STANDARD.encode(bytes))
+}
+
+/// The histogram that a text is of; `None` if it can't be read.
+pub fn decode(text: &str) -> Option<Histogram<u64>> {
+    let text = Some(text).filter(|text| text.len() <= ENCODED_BYTES_MAX)?;
+    let bytes = BASE64_STANDARD.decode(text).ok()?;
+    Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
 }
 
 /// Durations being collected.
@@ -153,6 +159,16 @@ impl Samples {
     pub fn record(&mut self, value: Duration) {
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         self.0.saturating_record(micros);
+    }
+
+    /// Adds the same value, in microseconds, so many times.
+    pub fn record_micros(&mut self, micros: u64, count: u64) {
+        self.0.saturating_record_n(micros, count);
+    }
+
+    /// In microseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
     }
 
     /// As the report shows it, in seconds; `None` if nothing was recorded.

@@ -20,10 +20,11 @@ use super::types::{
     CohortFigures, DataSection, Fault, FaultRow, GeneratorSection, HostSection, ImpairmentSection,
     JoinPaths, JoinSection, MediaSection, Outcome, PendingAt, Phases, PublishSection,
     RecordingSection, RecoveriesSection, Report, RpcSection, RunSection, SCHEMA, SeriesRow,
-    ServerMetrics, ServerSection, SignallingSection, TargetSection, Verdict, WatchFigures,
-    WatchSection, worst,
+    ServerMetrics, ServerSection, SignallingSection, StageRow, TargetSection, Verdict,
+    WatchFigures, WatchSection, worst,
 };
 use crate::Failure;
+use crate::sections::Latencies;
 use crate::show::round;
 
 /// How much of the longest host's run all others must share for rates to be added up.
@@ -184,7 +185,7 @@ fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSectio
         hosts: Some(
             reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
         ),
-        stages: None,
+        stages: StageRow::merged(reports.iter().map(|report| report.run.stages.as_deref())),
     }
 }
 
@@ -306,7 +307,11 @@ fn known(all: impl Iterator<Item = Option<u64>>) -> Option<u64> {
     Option::sum_of(all).flatten()
 }
 
-pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaSection> {
+pub(super) fn media(all: &[&MediaSection], together: bool) -> Option<MediaSection> {
+    // A host that only publishes knows no rate, and has nothing to add to one.
+    let sections = busy(all, |one| {
+        one.counters() != MediaCounters::default() || one.watch.expected_s.is_some()
+    });
     let counted = MediaCounters::sum_of(sections.iter().map(|section| section.counters()))?;
     let freezes = sections.iter().all(|section| section.freezes.is_some());
     let kind = if freezes { MediaKind::Video } else { MediaKind::Audio };
@@ -319,7 +324,7 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
     let pictures: Option<f64> = pictures.sum();
     let rates: Option<f64> = sections.iter().map(|section| section.bitrate_bps).sum();
     Some(MediaSection {
-        tracks_expected: known(sections.iter().map(|section| section.tracks_expected)),
+        tracks_expected: known(all.iter().map(|section| section.tracks_expected)),
         tracks_received: counts(sections.iter().map(|section| section.tracks_received)),
         bitrate_bps: rates.filter(|_| together),
         fps: pictures
@@ -349,7 +354,15 @@ pub(super) fn media(sections: &[&MediaSection], together: bool) -> Option<MediaS
     })
 }
 
-fn publish(sections: &[&PublishSection]) -> Option<PublishSection> {
+/// Those that have anything, if one has.
+fn busy<'a, T>(all: &[&'a T], has_any: impl Fn(&T) -> bool) -> Vec<&'a T> {
+    let busy: Vec<&T> = all.iter().copied().filter(|one| has_any(one)).collect();
+    if busy.is_empty() { all.to_vec() } else { busy }
+}
+
+fn publish(all: &[&PublishSection]) -> Option<PublishSection> {
+    // Nobody reports to a host that publishes nothing.
+    let sections = busy(all, |one| one.counted != PublishCounters::default());
     let counted = PublishCounters::sum_of(sections.iter().map(|section| section.counted))?;
     let late: Vec<_> = sections.iter().map(|section| section.lateness_ms.as_ref()).collect();
     Some(PublishSection {
@@ -435,11 +448,12 @@ fn server(reports: &[Report]) -> ServerSection {
 fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
     let Some(first) = starts.iter().min() else { return Vec::new() };
     let scrapers = reports.iter().filter(|report| report.server.metrics.is_some()).count();
-    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+    let mut seconds: BTreeMap<u64, (SeriesRow, Latencies)> = BTreeMap::new();
     for (report, start) in reports.iter().zip(starts) {
         let offset_s = start.duration_since(*first).unwrap_or_default().as_secs_f64().round();
-        for (second, own) in host_seconds(&report.series, offset_s) {
-            let sum = seconds.entry(second).or_default();
+        for (second, (own, own_latencies)) in host_seconds(&report.series, offset_s) {
+            let (sum, latencies) = seconds.entry(second).or_default();
+            latencies.merge(own_latencies);
             sum.t_s = second as f64;
             sum.length_s = sum.length_s.max(own.length_s);
             sum.planned.merge(&own.planned);
@@ -452,26 +466,29 @@ fn series(reports: &[Report], starts: &[SystemTime]) -> Vec<SeriesRow> {
             }
         }
     }
-    for row in seconds.values_mut() {
+    let rows = seconds.into_values().map(|(mut row, latencies)| {
         let a_second = |sum: f64| if row.length_s > 0.0 { sum / row.length_s } else { 0.0 };
         row.bitrate_bps = a_second(row.bitrate_bps).round();
         row.cpu_cores = round(a_second(row.cpu_cores), 3);
         row.length_s = round(row.length_s, 3);
-    }
-    seconds.into_values().collect()
+        latencies.fill(&mut row);
+        row
+    });
+    rows.collect()
 }
 
 /// The rows of one host by second of the clock; the rates in them are sums over their length yet.
 /// What was left of the last second may fall into the same as the row before it, and the two are
 /// then one longer row.
-fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
-    let mut seconds: BTreeMap<u64, SeriesRow> = BTreeMap::new();
+fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, (SeriesRow, Latencies)> {
+    let mut seconds: BTreeMap<u64, (SeriesRow, Latencies)> = BTreeMap::new();
     for row in rows {
         let second = (offset_s + row.t_s.round()).max(0.0) as u64;
         if second > SERIES_S_MAX {
             continue;
         }
-        let sum = seconds.entry(second).or_default();
+        let (sum, latencies) = seconds.entry(second).or_default();
+        latencies.add(row);
         let length_s = row.length_s.max(0.0);
         sum.length_s += length_s;
         // Nobody is there any more in a last row.
@@ -489,8 +506,9 @@ fn host_seconds(rows: &[SeriesRow], offset_s: f64) -> BTreeMap<u64, SeriesRow> {
 
 /// The same second of several hosts as one.
 pub fn second<'a>(hosts: impl Iterator<Item = &'a SeriesRow>) -> SeriesRow {
-    let mut sum = SeriesRow::default();
+    let (mut sum, mut latencies) = (SeriesRow::default(), Latencies::default());
     for own in hosts {
+        latencies.add(own);
         sum.t_s = sum.t_s.max(own.t_s);
         sum.length_s = sum.length_s.max(own.length_s);
         sum.planned.merge(&own.planned);
@@ -499,6 +517,7 @@ pub fn second<'a>(hosts: impl Iterator<Item = &'a SeriesRow>) -> SeriesRow {
         sum.subscribers.merge(&own.subscribers);
         add(&mut sum, own, 1.0);
     }
+    latencies.fill(&mut sum);
     sum
 }
 
@@ -520,10 +539,11 @@ fn add(sum: &mut SeriesRow, row: &SeriesRow, weight: f64) {
         cpu_cores,
         busy_ratio_max,
         lateness_ms_max,
-        // Percentiles of several hosts make no percentile.
+        // Percentiles of several hosts make no percentile: [`Latencies`].
         latency_ms_p50: _,
         latency_ms_p95: _,
         latency_ms_p99: _,
+        latency_hdr: _,
         server: _,
     } = row;
     sum.packets_in.merge(packets_in);
@@ -594,185 +614,4 @@ fn cohorts<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keys;
-
-    fn report() -> Report {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/report.json");
-        crate::read(file.as_ref()).unwrap()
-    }
-
-    /// Two hosts with the same figures, the second half a second later.
-    fn pair() -> [Report; 2] {
-        let (one, mut two) = (report(), report());
-        two.run.id = "second".to_owned();
-        let start = humantime::parse_rfc3339(&one.run.started_at).unwrap();
-        let later = start + Duration::from_millis(400);
-        two.run.started_at = humantime::format_rfc3339_millis(later).to_string();
-        [one, two]
-    }
-
-    #[test]
-    fn two_equal_hosts_have_twice_the_counts_and_the_same_rates_and_percentiles() {
-        let [mut one, mut two] = pair();
-        // The fixture is of a version that did not know how long could be watched.
-        for report in [&mut one, &mut two] {
-            report.video.as_mut().unwrap().watch = crate::testing::watched(&[(10, 4), (10, 0)]);
-        }
-        let merged = merge(&[one.clone(), two]).unwrap();
-        let figures = |report: &Report| serde_json::to_value(report).unwrap();
-        let (single, both) = (figures(&one), figures(&merged));
-        let at = |report, key: &str| keys::value(report, key);
-        for key in [
-            "join.joined",
-            "video.packets.expected",
-            "video.packets.missing",
-            "video.bitrate_bps",
-            "video.jitter_ms.count",
-            "video.expected_s",
-            "video.interruptions.count",
-            "video.interruptions.causes.silent.total_s",
-            "audio.frames.complete",
-            "publish.packets_sent",
-            "generator.packets_in",
-            "generator.cpu_cores",
-            "join.phases_ms.dtls.count",
-        ] {
-            let (single, both) = (at(&single, key).unwrap(), at(&both, key).unwrap());
-            assert!((both - 2.0 * single).abs() < 1e-6 * both.max(1.0), "{key}");
-        }
-        for key in [
-            "video.loss_rate",
-            "video.fps",
-            "video.watch_ratio",
-            "video.watch_ratio_subscribers.min",
-            "video.interruptions.length_s.p50",
-            "video.jitter_ms.p99",
-            "join.phases_ms.dtls.p50",
-        ] {
-            assert_eq!(at(&single, key), at(&both, key), "{key}");
-        }
-        assert_eq!(at(&both, "generator.rss_bytes_per_peer"), None);
-        let first = |report: &Report| report.series.iter().map(|row| row.packets_in).sum::<u64>();
-        assert_eq!(first(&merged), 2 * first(&one));
-        assert_eq!(merged.series.len(), one.series.len());
-        assert!(merged.streams.iter().all(|row| row.host.is_some()));
-        assert_eq!(merged.run.hosts.as_ref().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn rows_of_any_length_keep_their_rates() {
-        let row = |t_s: f64, length_s: f64, joined: u64| SeriesRow {
-            t_s,
-            length_s,
-            joined,
-            packets_in: (100.0 * length_s).round() as u64,
-            bitrate_bps: 8_000.0,
-            cpu_cores: 0.5,
-            ..SeriesRow::default()
-        };
-        let [mut one, mut two] = pair();
-        two.run.started_at.clone_from(&one.run.started_at);
-        // The last row falls to the second before it, though it is more than half of one.
-        one.series = vec![row(1.0, 1.0, 4), row(1.8, 1.0, 4), row(2.4, 0.6, 0)];
-        two.series = vec![row(1.0, 1.0, 6), row(1.5, 0.5, 0)];
-        let starts = [&one, &two].map(|one| humantime::parse_rfc3339(&one.run.started_at).unwrap());
-        let rows = series(&[one, two], &starts);
-        let figures: Vec<_> = rows
-            .iter()
-            .map(|row| (row.t_s, row.length_s, row.joined, row.packets_in, row.bitrate_bps))
-            .collect();
-        // In the second bucket the other host was there for 0.5 s of 1.6.
-        assert_eq!(figures, [(1.0, 1.0, 10, 200, 16_000.0), (2.0, 1.6, 4, 210, 10_500.0)]);
-        assert_eq!((rows[0].cpu_cores, rows[1].cpu_cores), (1.0, 0.656));
-    }
-
-    #[test]
-    fn cohorts_of_one_name_are_one_and_others_stay() {
-        let [mut one, mut two] = pair();
-        let cohort = |report: &Report, name: &str, impair: Option<&str>| CohortFigures {
-            name: name.to_owned(),
-            impair: impair.map(str::to_owned),
-            feedback: "none".to_owned(),
-            subscribers: 2,
-            video: report.video.clone(),
-            audio: None,
-        };
-        one.cohorts = vec![
-            cohort(&one, "mobile", Some("loss=1%")),
-            cohort(&one, "rest", None),
-            cohort(&one, "impair-1", Some("delay=1ms")),
-        ];
-        two.cohorts = vec![cohort(&two, "rest", None), cohort(&two, "impair-1", Some("delay=2ms"))];
-        let merged = merge(&[one.clone(), two]).unwrap();
-        let rows: Vec<_> = merged.cohorts.iter().map(|row| (&*row.name, row.subscribers)).collect();
-        assert_eq!(rows, [("mobile", 2), ("rest", 4), ("impair-1", 4)]);
-        assert_eq!(merged.cohorts[0].impair.as_deref(), Some("loss=1%"));
-        assert_eq!(merged.cohorts[2].impair, None, "they differ");
-        assert_eq!(merged.cohorts[1].feedback, "none");
-        let video = |report: &Report, row: usize| report.cohorts[row].video.clone().unwrap();
-        let (single, both) = (video(&one, 1), video(&merged, 1));
-        assert_eq!(both.packets.expected, 2 * single.packets.expected);
-        let jitter = |section: &MediaSection| section.jitter_ms.clone().unwrap();
-        assert_eq!(jitter(&both).count, 2 * jitter(&single).count);
-        assert!(merged.cohorts[1].audio.is_none());
-        let figures = serde_json::to_value(&merged).unwrap();
-        let value = |key| keys::value(&figures, key);
-        assert_eq!(
-            value("cohorts.rest.video.packets.expected"),
-            Some(both.packets.expected as f64)
-        );
-        assert_eq!(value("cohorts.nobody.video.packets.expected"), None);
-        let tests: Thresholds = "cohorts.mobile+impair-1.video.loss_rate<1%".parse().unwrap();
-        assert_eq!(tests.0[0].limit, 0.01);
-        assert!("cohorts.rest.video.los_rate<1%".parse::<Thresholds>().is_err());
-    }
-
-    #[test]
-    fn the_worst_verdict_counts_and_reasons_have_their_host() {
-        let [mut one, mut two] = pair();
-        one.run.machine.as_mut().unwrap().hostname = Some("left".to_owned());
-        two.run.machine.as_mut().unwrap().hostname = Some("right".to_owned());
-        two.verdict = Verdict {
-            result: Outcome::Invalid,
-            fault: Fault::Generator,
-            reasons: vec!["generator: worker 0 was busy".to_owned()],
-        };
-        let merged = merge(&[one, two]).unwrap();
-        assert_eq!(merged.verdict.result, Outcome::Invalid);
-        assert_eq!(merged.verdict.fault, Fault::Generator);
-        assert_eq!(merged.verdict.reasons[0], "right: generator: worker 0 was busy");
-    }
-
-    #[test]
-    fn thresholds_are_set_against_the_merged_figures() {
-        let [mut one, two] = pair();
-        let joined = one.join.counted.joined;
-        let tests: Thresholds = format!("join.joined<={joined}").parse().unwrap();
-        threshold::add(&mut one, &tests.0);
-        assert!(one.thresholds[0].ok);
-        let merged = merge(&[one, two]).unwrap();
-        assert_eq!(merged.thresholds.len(), 1);
-        assert!(!merged.thresholds[0].ok, "twice as many joined");
-        assert_eq!(merged.verdict.result, Outcome::Fail);
-    }
-
-    #[test]
-    fn runs_at_different_times_have_no_common_rate() {
-        let [one, mut two] = pair();
-        two.run.started_at = "2001-01-01T00:00:00Z".to_owned();
-        let merged = merge(&[one, two]).unwrap();
-        assert_eq!(merged.video.unwrap().bitrate_bps, None);
-        assert_eq!(merged.generator.cpu_cores, None);
-    }
-
-    #[test]
-    fn the_same_report_twice_and_a_merged_one_are_refused() {
-        let [one, two] = pair();
-        let twice = merge(&[one.clone(), one.clone()]).unwrap_err();
-        assert!(twice.to_string().contains("given twice"));
-        let merged = merge(&[one.clone(), two]).unwrap();
-        assert!(merge(&[merged, one]).unwrap_err().to_string().contains("already"));
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use stampede_core::MediaKind;
 use stampede_hosts::messages::Point;
 use stampede_report::facts::Early;
 use stampede_report::threshold::Crossed;
-use stampede_report::types::Fault;
+use stampede_report::types::{Fault, StageRow};
 use stampede_scenario::{
     Audience as AudiencePlan, Part, ParticipantSpec, Participants, Places, Scenario,
 };
@@ -50,6 +50,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct State {
     /// In a word.
     pub phase: Cell<Phase>,
+    /// The stages that have ended.
+    pub stages: RefCell<Vec<StageRow>>,
     /// When the measured window began, once it has.
     pub begun: Cell<Option<Instant>>,
     /// When the measured window ends, once it has begun.

@@ -11,6 +11,7 @@ use stampede_counters::{JoinCounters, JoinPaths};
 use stampede_engine::PathKind;
 use stampede_signaling::session::SessionCounters;
 
+use crate::distributions::LiveDistributions;
 use crate::join_error::JoinError;
 use crate::reconnect::STANDS_WITHIN;
 
@@ -39,6 +40,9 @@ pub(crate) enum JoinPhase {
 }
 
 const PHASES: usize = 6;
+/// What they are called where only text is seen.
+const PHASE_NAMES: [&str; PHASES] =
+    ["websocket", "signal", "ice", "dtls", "first_packet", "first_keyframe"];
 /// The first phase that the way makes a difference to; see [`Joins::by_path`].
 const FIRST_BY_PATH: JoinPhase = JoinPhase::Ice;
 /// Who was thrown out on purpose so shortly before the end is not held against anybody: that long
@@ -749,11 +753,24 @@ impl Joins {
         errors
     }
 
+    /// Adds how long phases took.
+    pub(crate) fn put(&self, to: &mut LiveDistributions) {
+        let by_path = self.told_by_path().map(|(path, own)| (format!("join/{}", path.name()), own));
+        for (of, phases) in [("join".to_owned(), &self.phases)].into_iter().chain(by_path) {
+            for (name, samples) in PHASE_NAMES.iter().zip(phases) {
+                to.put(format!("{of}/{name}"), samples.histogram());
+            }
+        }
+    }
+
+    /// Where all came by UDP it would say everything twice.
+    fn told_by_path(&self) -> impl Iterator<Item = (PathKind, &[Samples; PHASES])> {
+        let is_told = self.by_path.keys().any(|path| *path != PathKind::Udp);
+        self.by_path.iter().filter(move |_| is_told).map(|(path, phases)| (*path, phases))
+    }
+
     /// The report's section.
     pub(crate) fn section(&self) -> JoinSection {
-        // Where all came by UDP it would say everything twice.
-        let is_told = self.by_path.keys().any(|path| *path != PathKind::Udp);
-        let by_path = self.by_path.iter().filter(|_| is_told);
         let LiveJoins { counted, pending_at, errors, peak } = self.live();
         JoinSection {
             counted,
@@ -764,7 +781,8 @@ impl Joins {
             peak: Some(peak),
             paths: Some(self.paths),
             phases_ms: phases_ms(&self.phases),
-            phases_ms_by_path: by_path
+            phases_ms_by_path: self
+                .told_by_path()
                 .map(|(path, phases)| (path.name().to_owned(), phases_ms(phases)))
                 .collect(),
         }

@@ -27,6 +27,7 @@ mod clock;
 mod conductor;
 mod context;
 mod data;
+mod distributions;
 pub mod embedded;
 mod facts;
 mod faults;
@@ -58,6 +59,7 @@ mod viewers;
 pub use data::RunData;
 #[cfg(any(test, feature = "testing"))]
 pub use data::nothing_happened;
+pub use distributions::LiveDistributions;
 pub use facts::report_of;
 pub use network::Network;
 pub use prepare::{Prepared, Refused, prepare, prepare_part};

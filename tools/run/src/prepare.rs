@@ -414,6 +414,8 @@ pub(crate) fn engine(prepared: &Prepared) -> Result<Engine, Failure> {
             None => prepared.seed,
         },
         clock_offset_ns: prepared.clock_offset_ns(),
+        // For the coordinator.
+        tells_distributions: prepared.together.is_some(),
         recording_dir: scenario.record.as_ref().map(|record| record.dir.clone()),
         ..defaults
     })

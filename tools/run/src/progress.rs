@@ -2,19 +2,23 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use stampede_counters::{GeneratorCounters, RecoveryGroups, RunCounters};
-use stampede_engine::{PeerLine, WorkerReport, WorkerSnapshot};
+use stampede_engine::{Distributions, PeerLine, WorkerReport, WorkerSnapshot};
 use stampede_report::merge;
 use stampede_report::running::{LiveJoins, LiveWatch};
 use stampede_report::threshold::Crossed;
-use stampede_report::types::SeriesRow;
+use stampede_report::types::{SeriesRow, StageRow};
 use tokio::sync::{Notify, watch};
 
 use crate::data::RunData;
+use crate::distributions::LiveDistributions;
+use crate::joins::Joins;
+use crate::recoveries::Recoveries;
+use crate::signalled::Signalled;
 use crate::viewers::Viewers;
 
 /// What a run is doing.
@@ -88,6 +92,11 @@ pub struct Progress {
     pub counters: RunCounters,
     /// The workers.
     pub workers: Vec<WorkerProgress>,
+    /// The stages that have ended.
+    pub stages: Vec<StageRow>,
+    /// What was measured so far, of a host of several; what it has grown by is sent beside this.
+    #[serde(skip)]
+    pub distributions: Arc<LiveDistributions>,
     /// The workers' worst peers; no other host is told of them.
     #[serde(skip)]
     pub worst: Vec<PeerLine>,
@@ -135,7 +144,11 @@ impl Progress {
     pub fn at_the_end(data: &RunData) -> Self {
         let workers = data.engine.as_ref().map_or(&[][..], |engine| &engine.workers);
         let mut counters = RunCounters::default();
-        workers.iter().for_each(|worker| counters.merge(&worker.counted));
+        let mut measured = Distributions::default();
+        for worker in workers {
+            counters.merge(&worker.counted);
+            measured.merge(&worker.distributions);
+        }
         Self {
             phase: Phase::Leave,
             started_at: Some(data.clock.started_at),
@@ -153,9 +166,28 @@ impl Progress {
                 .map_or(Duration::ZERO, |mark| data.clock.until(mark.at)),
             counters,
             workers: workers.iter().map(WorkerProgress::at_the_end).collect(),
+            stages: data.measured.stages.clone().unwrap_or_default(),
+            distributions: distributions(&measured, &data.joins, &data.recoveries, &data.signalled),
             ..Self::default()
         }
     }
+}
+
+/// What was measured so far, under the names by which [`report_so_far`](crate::report_so_far) looks
+/// for it. Not how late workers were: two histograms for each of them would be most of what a
+/// coordinator had to read.
+pub(crate) fn distributions(
+    measured: &Distributions,
+    joins: &Joins,
+    recoveries: &Recoveries,
+    signalled: &Signalled,
+) -> Arc<LiveDistributions> {
+    let mut all = LiveDistributions::default();
+    all.put_measured(measured);
+    joins.put(&mut all);
+    recoveries.put(&mut all);
+    signalled.put(&mut all);
+    Arc::new(all)
 }
 
 /// A worker: its last second, and its counts since the measured window began.
@@ -275,6 +307,12 @@ impl Controls {
     /// Pauses the ramp, or goes on with it.
     pub fn toggle_pause(&self) {
         self.paused.fetch_xor(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Pauses the ramp, or goes on with it, as another host says.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
         self.changed.notify_one();
     }
 

@@ -12,6 +12,7 @@ use stampede_report::hist::Samples;
 use stampede_report::types::{FaultRow, RecoveriesSection, RecoverySection};
 use stampede_scenario::FaultSpec;
 
+use crate::distributions::LiveDistributions;
 use crate::joins::ParticipantId;
 
 /// A way back.
@@ -29,6 +30,8 @@ pub(crate) enum Way {
 
 /// Number of ways.
 const WAYS: usize = 4;
+/// What they are called where only text is seen.
+const WAY_NAMES: [&str; WAYS] = ["resume", "ice_restart", "full_reconnect", "moved"];
 
 /// A `--fault`, by its place in the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -251,6 +254,13 @@ impl Recoveries {
             RecoverySection { counted: *counted, ms: times.as_ms() }
         });
         RecoveriesSection { resume, ice_restart, full_reconnect, moved }
+    }
+
+    /// Adds how long they took.
+    pub(crate) fn put(&self, to: &mut LiveDistributions) {
+        for (name, way) in WAY_NAMES.iter().zip(&self.ways) {
+            to.put(format!("recovery/{name}"), way.times.histogram());
+        }
     }
 
     /// A row for each fault.

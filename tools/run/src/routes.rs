@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stampede_core::PeerCounters;
-use stampede_engine::{CapturedPeer, PeerId, PeerNotice, WorkerSnapshot};
+use stampede_engine::{CapturedPeer, Distributions, PeerId, PeerNotice, WorkerSnapshot};
 use stampede_signaling::session::Target;
 use tokio::sync::Notify;
 
@@ -153,6 +153,10 @@ pub(crate) struct Workers {
     latest: Vec<Option<(Instant, WorkerSnapshot)>>,
     /// By worker, what came after the last row of the series was made.
     pub unread: Vec<Part>,
+    /// What peers measured in the latest window of a worker, as far as snapshots told it.
+    pub measured: Distributions,
+    /// The number of that window.
+    window: u32,
     /// What workers' flight recorders handed out and nobody has written yet.
     pub captured: Vec<CapturedPeer>,
     /// Workers that ended on their own.
@@ -163,8 +167,9 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// The next snapshot of a worker.
-    pub(crate) fn keep(&mut self, snapshot: WorkerSnapshot) {
+    pub(crate) fn keep(&mut self, mut snapshot: WorkerSnapshot) {
         let index = snapshot.worker;
+        self.measure(snapshot.health.windows, snapshot.distributions.take());
         if self.unread.len() <= index {
             self.unread.resize_with(index + 1, Part::default);
         }
@@ -173,6 +178,19 @@ impl Workers {
             self.latest.resize_with(index + 1, || None);
         }
         self.latest[index] = Some((now(), snapshot));
+    }
+
+    /// Adds what a worker's peers measured in this window of its.
+    fn measure(&mut self, window: u32, measured: Option<Box<Distributions>>) {
+        if window > self.window {
+            (self.window, self.measured) = (window, Distributions::default());
+        }
+        // The window of one that is behind is over.
+        if window == self.window
+            && let Some(own) = measured
+        {
+            self.measured.merge(&own);
+        }
     }
 
     /// Latest snapshot of each worker.
@@ -194,6 +212,22 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_measured_is_of_the_latest_window_of_any_worker() {
+        let mut workers = Workers::default();
+        let mut told = |window, count| {
+            let mut own = Distributions::default();
+            own.video_latency_us.record_n(9, count).unwrap();
+            workers.measure(window, Some(Box::new(own)));
+            workers.measured.video_latency_us.len()
+        };
+        // Of two workers the second is behind, and then in the window as well.
+        let told = [(0, 1), (0, 2), (1, 4), (0, 8), (1, 16)].map(|(window, n)| told(window, n));
+        assert_eq!(told, [1, 3, 4, 4, 20]);
+        workers.measure(2, None);
+        assert!(workers.measured.video_latency_us.is_empty());
+    }
 
     #[tokio::test]
     async fn a_task_that_reads_nothing_hears_no_more_than_the_maximum() {

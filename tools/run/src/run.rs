@@ -25,7 +25,7 @@ use crate::context::{Context, Settings, signalled};
 use crate::data::RunData;
 use crate::embedded::EmbeddedSfu;
 use crate::prepare::{self, PrepareError, Prepared};
-use crate::progress::{Controls, Progress, View, WorkerProgress};
+use crate::progress::{self, Controls, Progress, View, WorkerProgress};
 use crate::router;
 use crate::routes::Workers;
 use crate::series::Series;
@@ -438,7 +438,8 @@ impl Watcher {
             if look == LOOKS_A_SECOND {
                 look = 0;
                 let mut workers = workers.borrow_mut();
-                self.second(&context, &mut workers, &mut series, settles_after, &mut shown);
+                let known = (&*state, settles_after);
+                self.second(&context, &mut workers, &mut series, known, &mut shown);
                 // Not before all workers have told what they count since then.
                 if let Some(begun) = state.begun.get()
                     && workers.snapshots().all(|worker| worker.health.windows > 0)
@@ -478,7 +479,7 @@ impl Watcher {
         context: &Context,
         workers: &mut Workers,
         series: &mut Series,
-        settles_after: Duration,
+        (state, settles_after): (&conductor::State, Duration),
         shown: &mut Progress,
     ) {
         workers.unread.clear();
@@ -495,6 +496,15 @@ impl Watcher {
         shown.counters = RunCounters::default();
         workers.snapshots().for_each(|worker| shown.counters.merge(&worker.counted));
         shown.workers = workers.snapshots().map(WorkerProgress::of).collect();
+        shown.stages.clone_from(&state.stages.borrow());
+        if context.meeting.is_some() {
+            shown.distributions = progress::distributions(
+                &workers.measured,
+                &context.joins.borrow(),
+                &context.recoveries.borrow(),
+                &context.signalled.borrow(),
+            );
+        }
         shown.worst = workers.snapshots().flat_map(|one| one.worst.clone()).collect();
     }
 }

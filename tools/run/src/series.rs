@@ -4,7 +4,6 @@ use hdrhistogram::Histogram;
 use stampede_counters::{Figure, Grown, RunCounters, SecondCounters};
 use stampede_engine::{Second, WorkerReport, WorkerSnapshot};
 
-use stampede_report::hist::Hist;
 use stampede_report::types::{SeriesRow, ServerSecond};
 
 /// Most rows kept: a day of seconds. After that no more are added, and the report says so by its
@@ -159,10 +158,7 @@ impl Series {
             row.lateness_ms_max = row.lateness_ms_max.max(late_ms);
             add(&mut latency_us, of_worker);
         }
-        let latency = latency_us.as_ref().and_then(Hist::of_micros_as_ms);
-        row.latency_ms_p50 = latency.as_ref().map(|latency| latency.p50);
-        row.latency_ms_p95 = latency.as_ref().map(|latency| latency.p95);
-        row.latency_ms_p99 = latency.map(|latency| latency.p99);
+        row.set_latency(latency_us.as_ref());
         // Where no worker says, it is as long as it was to be.
         if longest_s > 0.0 {
             row.length_s = longest_s;

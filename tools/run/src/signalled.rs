@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use stampede_report::hist::Samples;
 use stampede_report::types::SignallingSection;
 
+use crate::distributions::LiveDistributions;
 use crate::joins::{ParticipantId, of_first_try};
 use speakers::Speakers;
 use updates::Updates;
@@ -94,6 +95,11 @@ impl Signalled {
             self.updates.close(now);
             self.speakers.close(now);
         }
+    }
+
+    /// Adds how long pings took.
+    pub(crate) fn put(&self, to: &mut LiveDistributions) {
+        to.put("ping_rtt".to_owned(), self.ping_rtt.histogram());
     }
 
     /// A ping took so long to come back.

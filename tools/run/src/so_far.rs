@@ -1,21 +1,21 @@
 //! The report of a host that can't make its own: what it had told of its part until then.
 
-use std::collections::BTreeMap;
-
 use stampede_core::MediaKind;
 use stampede_counters::{
     DataCounters, ImpairCounters, MediaCounters, PublishCounters, RecoveryCounters, RpcCounters,
 };
+use stampede_engine::PathKind;
 use stampede_report::types::{
-    DataSection, GeneratorSection, ImpairmentSection, JoinSection, MediaSection, PublishSection,
-    RecoveriesSection, RecoverySection, Report, RpcSection, RunSection, SCHEMA, SeriesRow,
-    ServerSection, SignallingSection, Verdict, WatchFigures, WorkerSection,
+    GeneratorSection, ImpairmentSection, JoinSection, MediaSection, Phases, RecoveriesSection,
+    RecoverySection, Report, RunSection, SCHEMA, SeriesRow, ServerSection, SignallingSection,
+    Verdict, WatchFigures, WorkerSection,
 };
 
+use crate::facts::{Sums, data_section, measured, publish, rpc_section};
 use crate::progress::{Progress, WorkerProgress};
 
-/// What is known of a run so far: counters and watch time, and no distribution, for those are made
-/// at the end. `series` are its rows until then.
+/// What is known of a run so far: what was counted and measured until then, and nothing of single
+/// streams, subscribers and cohorts, for that is made at the end. `series` are its rows until then.
 pub fn report_so_far(
     run: RunSection,
     verdict: Verdict,
@@ -23,42 +23,49 @@ pub fn report_so_far(
     series: Vec<SeriesRow>,
 ) -> Report {
     let (counted, watch) = (&progress.counters, &progress.watch);
-    let video = media(&counted.video, &watch.video, MediaKind::Video);
+    let told = &*progress.distributions;
+    let sums = Sums { counted: *counted, distributions: told.measured() };
+    let media = |kind, counted: &MediaCounters, watch: &WatchFigures| {
+        // Nobody was to receive any, as far as is known.
+        let known = *counted != MediaCounters::default() || watch.expected_s.is_some();
+        known.then(|| MediaSection {
+            tracks_received: counted.streams.received,
+            watch: watch.clone(),
+            ..measured(kind, counted, &sums.distributions)
+        })
+    };
+    let video = media(MediaKind::Video, &counted.video, &watch.video);
     let video = video.map(|section| MediaSection { layers: Some(watch.layers.clone()), ..section });
-    let publish = counted.publish;
-    let of_group = |counted: RecoveryCounters| RecoverySection { counted, ms: None };
+    let recovery = |counted: RecoveryCounters, name: &str| RecoverySection {
+        counted,
+        ms: told.ms(&format!("recovery/{name}")),
+    };
     let recoveries = progress.recoveries;
     Report {
         schema: SCHEMA.to_owned(),
-        run,
-        verdict,
-        join: JoinSection {
-            counted: progress.joins.counted,
-            pending_at: Some(progress.joins.pending_at),
-            errors: progress.joins.errors.clone(),
-            paths: Some(Default::default()),
-            peak: Some(progress.joins.peak),
-            ..JoinSection::default()
+        run: RunSection {
+            stages: (!progress.stages.is_empty()).then(|| progress.stages.clone()),
+            ..run
         },
+        verdict,
+        join: join(progress),
         recoveries: RecoveriesSection {
-            resume: of_group(recoveries.resume),
-            ice_restart: of_group(recoveries.ice_restart),
-            full_reconnect: of_group(recoveries.full_reconnect),
-            moved: of_group(recoveries.moved),
+            resume: recovery(recoveries.resume, "resume"),
+            ice_restart: recovery(recoveries.ice_restart, "ice_restart"),
+            full_reconnect: recovery(recoveries.full_reconnect, "full_reconnect"),
+            moved: recovery(recoveries.moved, "moved"),
         },
         faults: Vec::new(),
-        signalling: SignallingSection::default(),
+        signalling: SignallingSection {
+            ping_rtt_ms: told.ms("ping_rtt"),
+            ..SignallingSection::default()
+        },
         video,
-        audio: media(&counted.audio, &watch.audio, MediaKind::Audio),
+        audio: media(MediaKind::Audio, &counted.audio, &watch.audio),
         cohorts: Vec::new(),
-        publish: (publish != PublishCounters::default()).then(|| PublishSection {
-            counted: publish,
-            upstream_loss_rate: publish.upstream_loss_rate(),
-            ..PublishSection::default()
-        }),
-        data: (counted.data != DataCounters::default())
-            .then(|| DataSection::of(&counted.data, [None, None, None])),
-        rpc: (counted.rpc != RpcCounters::default()).then(|| RpcSection::of(counted.rpc, None)),
+        publish: (counted.publish != PublishCounters::default()).then(|| publish(&sums)),
+        data: (counted.data != DataCounters::default()).then(|| data_section(&sums)),
+        rpc: (counted.rpc != RpcCounters::default()).then(|| rpc_section(&sums)),
         impairment: (counted.impairment != ImpairCounters::default())
             .then(|| ImpairmentSection { all: counted.impairment, cohorts: Vec::new() }),
         recordings: None,
@@ -81,15 +88,24 @@ pub fn report_so_far(
     }
 }
 
-/// `None` if nobody was to receive any, as far as is known.
-fn media(counted: &MediaCounters, watch: &WatchFigures, kind: MediaKind) -> Option<MediaSection> {
-    let known = *counted != MediaCounters::default() || watch.expected_s.is_some();
-    known.then(|| MediaSection {
-        tracks_received: counted.streams.received,
-        watch: watch.clone(),
-        latency_layers_ms: BTreeMap::new(),
-        ..MediaSection::of(counted, kind)
-    })
+fn join(progress: &Progress) -> JoinSection {
+    let told = &*progress.distributions;
+    let paths = [PathKind::Udp, PathKind::Tcp].into_iter().chain(PathKind::RELAYED);
+    let by_path = paths.map(|path| {
+        let name = path.name();
+        (name.to_owned(), told.phases_ms(&format!("join/{name}")))
+    });
+    let is_told = |phases: &Phases| phases.named().iter().any(|(_, hist)| hist.is_some());
+    JoinSection {
+        counted: progress.joins.counted,
+        pending_at: Some(progress.joins.pending_at),
+        errors: progress.joins.errors.clone(),
+        paths: Some(Default::default()),
+        peak: Some(progress.joins.peak),
+        phases_ms: told.phases_ms("join"),
+        phases_ms_by_path: by_path.filter(|(_, phases)| is_told(phases)).collect(),
+        ..JoinSection::default()
+    }
 }
 
 fn worker(worker: &WorkerProgress) -> WorkerSection {
@@ -104,10 +120,15 @@ fn worker(worker: &WorkerProgress) -> WorkerSection {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use stampede_engine::Distributions;
+    use stampede_report::hist::{Hist, Samples};
     use stampede_report::merge::merge;
-    use stampede_report::types::{Fault, Machine, Outcome};
+    use stampede_report::types::{Fault, Machine, Outcome, StageRow};
 
     use super::*;
+    use crate::distributions::LiveDistributions;
 
     #[test]
     fn what_a_lost_host_had_counted_is_in_the_sums() {
@@ -127,6 +148,18 @@ mod tests {
             fault: Fault::Generator,
             reasons: vec!["lost".to_owned()],
         };
+        let mut told = LiveDistributions::default();
+        let mut distributions = Distributions::default();
+        distributions.video_latency_us.record_n(9_000, 700).unwrap();
+        distributions.publish_lateness_us.record_n(40, 50).unwrap();
+        told.put_measured(&distributions);
+        let mut took = Samples::new();
+        (0..7).for_each(|_| took.record_micros(80_000, 1));
+        for name in ["join/dtls", "join/tcp/dtls", "recovery/resume", "ping_rtt"] {
+            told.put(name.to_owned(), took.histogram());
+        }
+        progress.distributions = Arc::new(told);
+        progress.stages = vec![StageRow { subscribers: 7, ..StageRow::default() }];
         let row = SeriesRow { t_s: 1.0, packets_in: 3, ..SeriesRow::default() };
         let lost = report_so_far(run, verdict, &progress, vec![row]);
         // It can be stored and read as any other.
@@ -141,10 +174,22 @@ mod tests {
             merged.publish.as_ref().unwrap().counted.packets_sent,
             whole.publish.as_ref().unwrap().counted.packets_sent + 50
         );
-        let jitter = |report: &Report| {
-            report.video.as_ref().unwrap().jitter_ms.as_ref().map(|hist| hist.count)
-        };
-        assert_eq!(jitter(&merged), jitter(&whole), "of it nothing is known");
+        let count = |hist: Option<&Hist>| hist.map_or(0, |hist| hist.count);
+        let video = |report: &Report| report.video.clone().unwrap();
+        let latency = |report: &Report| count(video(report).latency_ms.as_ref());
+        assert_eq!(latency(&merged), latency(&whole) + 700);
+        let jitter = |report: &Report| count(video(report).jitter_ms.as_ref());
+        assert_eq!(jitter(&merged), jitter(&whole), "no stream had ended");
+        let late = |report: &Report| count(report.publish.as_ref().unwrap().lateness_ms.as_ref());
+        assert_eq!(late(&merged), late(&whole) + 50);
+        let dtls = |report: &Report| count(report.join.phases_ms.dtls.as_ref());
+        assert_eq!(dtls(&merged), dtls(&whole) + 7);
+        assert_eq!(count(merged.join.phases_ms_by_path["tcp"].dtls.as_ref()), 7);
+        let resume = |report: &Report| count(report.recoveries.resume.ms.as_ref());
+        assert_eq!(resume(&merged), resume(&whole) + 7);
+        let rtt = |report: &Report| count(report.signalling.ping_rtt_ms.as_ref());
+        assert_eq!(rtt(&merged), rtt(&whole) + 7);
+        assert_eq!(merged.run.stages.is_some(), whole.run.stages.is_some(), "the others had none");
         assert_eq!(merged.verdict.result, Outcome::Invalid);
         assert_eq!(merged.verdict.reasons[0], "b: lost");
         assert!(merged.audio.is_some(), "the other host's");

@@ -60,6 +60,7 @@ impl Conductor<'_> {
             let row = row(run, &crowd, self.context.joins.borrow().subscribers_connected(), {
                 before.zip(after)
             });
+            self.state.stages.borrow_mut().push(row.clone());
             measured.stages.get_or_insert_default().push(row);
             (crowd.joined, crowd.left) = (0, 0);
             before = after;
@@ -136,7 +137,6 @@ fn row(
     connected: usize,
     counted: Option<(PeerCounters, PeerCounters)>,
 ) -> StageRow {
-    let duration_s = (run.end - run.begin).as_secs_f64();
     let packets = |counters: &PeerCounters| {
         let mut sum: PacketCounters = counters.video.packets;
         sum.merge(&counters.audio.packets);
@@ -153,23 +153,17 @@ fn row(
             ..PacketCounters::default()
         }
     });
-    let bits = |packets: PacketCounters| packets.bytes as f64 * 8.0;
-    StageRow {
+    let row = StageRow {
         t_s: run.begin.as_secs_f64(),
-        duration_s,
-        subscribers: u64::from(run.subscribers),
+        duration_s: (run.end - run.begin).as_secs_f64(),
+        // This host's part of `run.subscribers`.
+        subscribers: crowd.inside.iter().flatten().count() as u64,
         subscribers_connected: connected as u64,
         joined: crowd.joined,
         left: crowd.left,
-        packets_expected: grown.map(|packets| packets.expected),
-        packets_missing: grown.map(|packets| packets.missing),
-        packets_unrecovered: grown.map(|packets| packets.unrecovered),
-        loss_rate: grown.and_then(|packets| packets.loss_rate()),
-        missing_rate: grown.and_then(|packets| packets.missing_rate()),
-        bitrate_bps: grown
-            .filter(|_| duration_s > 0.0)
-            .map(|packets| (bits(packets) / duration_s).round()),
-    }
+        ..StageRow::default()
+    };
+    row.with_packets(grown)
 }
 
 #[cfg(test)]
@@ -195,13 +189,13 @@ mod tests {
         let crowd = Crowd {
             waiting: Vec::new().into_iter().peekable(),
             called: 2,
-            inside: Vec::new(),
+            inside: vec![None, Some((ParticipantId(1), Rc::default())), None],
             joined: 2,
             left: 0,
         };
         let row = row(&run, &crowd, 6, Some((before, after)));
         assert_eq!((row.t_s, row.duration_s, row.joined, row.left), (3.0, 2.0, 2, 0));
-        assert_eq!((row.subscribers, row.subscribers_connected), (7, 6));
+        assert_eq!((row.subscribers, row.subscribers_connected), (1, 6));
         assert_eq!(row.packets_expected, Some(400));
         assert_eq!((row.loss_rate, row.missing_rate), (Some(0.01), Some(0.02)));
         assert_eq!(row.bitrate_bps, Some(20_000.0));

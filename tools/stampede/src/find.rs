@@ -15,9 +15,10 @@ use stampede_run::report_of;
 use stampede_scenario::Scenario;
 
 use crate::flags::{RunFlags, run_outputs};
+use crate::hosts::Coordination;
 use crate::live::Mode;
 use crate::play::{Show, finish, once, ready};
-use crate::search::Search;
+use crate::search::{Search, Step};
 
 /// A search that can start.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,27 +131,24 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
         complete: false,
     };
     let (mut held, mut broken): (Option<Report>, Option<Report>) = (None, None);
-    let show = Show::of(&flags);
+    let mode = Show::of(&flags).mode;
     let out = flags.out.clone();
-    let mut interrupted = false;
+    let mut cut_short = None;
+    let mut by = By::new(&flags, search_plan)?;
     while let Some(subscribers) = search.next() {
         let first = section.steps.is_empty();
-        let notices = if first { show.mode } else { Mode::Quiet };
-        let prepared = ready(step(&flags, search_plan, subscribers)?, notices)?;
-        if first {
-            // Checked once: the later steps write nothing there.
-            run_outputs(&flags)?;
-        }
-        let data = once(prepared, &show, notices)?;
-        interrupted = data.interrupted;
-        let report = report_of(data, &search_plan.until);
-        if interrupted {
+        let Some(report) = by.play(&flags, search_plan, subscribers, first)? else {
+            cut_short = Some(CutShort::Interrupted);
+            break;
+        };
+        cut_short = CutShort::of(&report, subscribers);
+        if cut_short.is_some() {
             // Of a step that was not held nothing is concluded.
             broken = broken.or(Some(report));
             break;
         }
         let step = judge(&report, &search_plan.until, subscribers)?;
-        if show.mode != Mode::Quiet {
+        if mode != Mode::Quiet {
             stampede_output::say(&line(&step));
         }
         search.tried(subscribers, step.ok);
@@ -164,25 +162,111 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     }
     section.highest_ok = search.held().map(u64::from);
     section.first_broken = search.broken().map(u64::from);
-    section.complete = !interrupted;
-    let report = held.or(broken);
-    let mut report = report.ok_or_else(|| Failure::other("the search made no step"))?;
-    report.run.interrupted = interrupted;
+    section.complete = cut_short.is_none();
+    by.end();
+    let Some(mut report) = held.or(broken) else {
+        // Stopped before anybody joined.
+        return Ok(Exit::Interrupted);
+    };
+    report.run.interrupted = matches!(cut_short, Some(CutShort::Interrupted));
     let mut report = concluded(report, section);
-    if interrupted {
-        stampede_report::judge::interrupt(&mut report.verdict);
-        let reason = "interrupted by a signal: the search did not end".to_owned();
-        report.verdict.reasons.insert(0, reason);
+    if let Some(cut_short) = cut_short {
+        cut_short.conclude(&mut report);
     }
     Ok(finish(report, &out, flags.quiet))
 }
 
+/// Why a search did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum CutShort {
+    /// By a signal.
+    Interrupted,
+    /// A host was lost, in words: what the others show without it is another load.
+    HostLost(String),
+}
+
+impl CutShort {
+    fn of(report: &Report, subscribers: u32) -> Option<Self> {
+        if report.run.interrupted {
+            return Some(Self::Interrupted);
+        }
+        let lost = report.run.hosts.iter().flatten().find(|host| host.lost.is_some())?;
+        Some(Self::HostLost(format!("{} at {subscribers} subscribers a room", lost.host)))
+    }
+
+    fn conclude(self, report: &mut Report) {
+        let reason = match self {
+            Self::Interrupted => {
+                stampede_report::judge::interrupt(&mut report.verdict);
+                "interrupted by a signal: the search did not end".to_owned()
+            }
+            Self::HostLost(which) => {
+                report.verdict.result = Outcome::Invalid;
+                report.verdict.fault = Fault::Generator;
+                format!("generator: the search did not end: a host was lost, {which}")
+            }
+        };
+        report.verdict.reasons.insert(0, reason);
+    }
+}
+
+/// Who makes the steps.
+enum By {
+    /// This host alone.
+    Here(Show),
+    /// Several hosts together.
+    Hosts(Box<Coordination>),
+}
+
+impl By {
+    /// Checked before anybody is waited for.
+    fn new(flags: &RunFlags, search: &FindPlan) -> Result<Self, Failure> {
+        let Some(hosts) = flags.together.hosts else { return Ok(Self::Here(Show::of(flags))) };
+        let fewest = step(flags, search, search.min)?.participants_total();
+        if fewest < hosts as usize {
+            return Err(Failure::config(format!(
+                "--find-min {}: {fewest} participants can't be divided among {hosts} hosts: raise \
+                 it, or lower --hosts",
+                search.min
+            )));
+        }
+        Ok(Self::Hosts(Box::new(Coordination::new(flags.clone(), hosts)?)))
+    }
+
+    /// The report of a step; `None` if it was stopped before anybody joined.
+    fn play(
+        &mut self,
+        flags: &RunFlags,
+        search: &FindPlan,
+        subscribers: u32,
+        first: bool,
+    ) -> Result<Option<Report>, Failure> {
+        match self {
+            Self::Here(show) => {
+                let notices = if first { show.mode } else { Mode::Quiet };
+                let prepared = ready(step(flags, search, subscribers)?, notices)?;
+                if first {
+                    // Checked once: the later steps write nothing there.
+                    run_outputs(flags)?;
+                }
+                let data = once(prepared, show, notices)?;
+                Ok(Some(report_of(data, &search.until)))
+            }
+            Self::Hosts(hosts) => hosts.run(Some(Step { subscribers, hold: search.hold })),
+        }
+    }
+
+    /// There is no other step.
+    fn end(self) {
+        if let Self::Hosts(hosts) = self {
+            hosts.dismiss();
+        }
+    }
+}
+
 /// The run of one step.
 fn step(flags: &RunFlags, search: &FindPlan, subscribers: u32) -> Result<Scenario, Failure> {
-    let mut draft = flags.clone().draft()?;
-    draft.subscribers = Some(subscribers);
-    draft.duration = Some(search.hold);
-    let scenario = Scenario::new(draft)?;
+    let scenario = Step { subscribers, hold: search.hold }.scenario(flags.clone())?;
     scenario.check_cohorts_of("--until", &search.until)?;
     Ok(scenario)
 }
@@ -255,11 +339,12 @@ fn concluded(mut report: Report, section: FindSection) -> Report {
             verdict.result = Outcome::Invalid;
             verdict.fault = Fault::Generator;
             let held = held.map_or("no number".to_owned(), |held| held.to_string());
+            let who = if report.run.hosts.is_some() { "a load host" } else { "this machine" };
             verdict.reasons.insert(
                 0,
                 format!(
-                    "generator: this machine gave out at {broken} subscribers a room; the promise \
-                     held with {held}, and how many more the server holds is not known"
+                    "generator: {who} gave out at {broken} subscribers a room; the promise held \
+                     with {held}, and how many more the server holds is not known"
                 ),
             );
         }

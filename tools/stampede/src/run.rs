@@ -15,11 +15,6 @@ use crate::play::{Show, finish, once, ready};
 /// What ended it before there was anything to report.
 pub(crate) fn command(flags: RunFlags) -> Result<Exit, Failure> {
     if let Some(search) = FindPlan::new(&flags)? {
-        if flags.together.hosts.is_some() {
-            return Err(Failure::config(
-                "--find can't be combined with --hosts: a search is made on one host",
-            ));
-        }
         return find::command(flags, &search);
     }
     if let Some(hosts) = flags.together.hosts {

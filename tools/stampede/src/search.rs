@@ -1,5 +1,40 @@
 //! The highest number that holds: doubling, then halving the distance. Pure.
 
+use std::time::Duration;
+
+use stampede_report::Failure;
+use stampede_scenario::Scenario;
+
+use crate::flags::RunFlags;
+
+/// One run of a search.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Per room.
+    pub subscribers: u32,
+    /// How long they hold.
+    pub hold: Duration,
+}
+
+impl Step {
+    /// The run.
+    ///
+    /// # Errors
+    /// A contradiction, exit code 104.
+    pub(crate) fn scenario(self, flags: RunFlags) -> Result<Scenario, Failure> {
+        let mut draft = flags.draft()?;
+        draft.subscribers = Some(self.subscribers);
+        draft.duration = Some(self.hold);
+        Scenario::new(draft)
+    }
+
+    /// Words of `run` that say it, behind all others.
+    pub(crate) fn words(self) -> [String; 2] {
+        let Self { subscribers, hold } = self;
+        [format!("--subscribers={subscribers}"), format!("--duration={}ms", hold.as_millis())]
+    }
+}
+
 /// A search under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Search {

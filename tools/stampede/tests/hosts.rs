@@ -11,66 +11,15 @@ mod common;
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use common::{Ended, KEY, Running, SECRET, Sfu, alone, stampede};
+use common::hosts::{Hosts, SIX, TOKEN, coordinator, free_address, worker};
+use common::{Ended, Running, Sfu, alone, stampede};
 use rustix::process::Signal;
 use serde_json::Value;
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-/// A coordinator and two workers, called a and b.
-struct Hosts {
-    sfu: Sfu,
-    coordinator: Running,
-    workers: [Running; 2],
-    address: String,
-    dir: tempfile::TempDir,
-}
-
-fn worker(address: &str, name: &str, dir: &Path, more: &[&str]) -> Running {
-    let out = format!("json={}", dir.join(format!("{name}.json")).display());
-    let args = ["work", "--join", address, "--name", name, "--out", &out];
-    Running::start_with(&[&args[..], more].concat(), |command| {
-        command.env("STAMPEDE_TOKEN", TOKEN).current_dir(dir);
-    })
-}
-
-/// Of a publisher and six subscribers, and what else is asked for.
-fn coordinator(sfu: &Sfu, address: &str, more: &[&str]) -> Running {
-    let args = [
-        &["run", "--hosts=2", "--listen", address, "--url", &sfu.url, "--no-tui"][..],
-        &["--video-publishers=1", "--audio-publishers=1", "--subscribers=6"],
-        more,
-    ]
-    .concat();
-    Running::start_with(&args, |command| {
-        command.env("STAMPEDE_TOKEN", TOKEN);
-        command.env("LIVEKIT_API_KEY", KEY).env("LIVEKIT_API_SECRET", SECRET);
-    })
-}
-
-impl Hosts {
-    fn start(more: &[&str], worker_b: &[&str]) -> Self {
-        let (sfu, address) = (Sfu::start(&[]), free_address());
-        let dir = tempfile::tempdir().unwrap();
-        let coordinator = coordinator(&sfu, &address, more);
-        let a = worker(&address, "a", dir.path(), &[]);
-        let b = worker(&address, "b", dir.path(), worker_b);
-        Self { sfu, coordinator, workers: [a, b], address, dir }
-    }
-
-    fn json(&self, name: &str) -> PathBuf {
-        self.dir.path().join(format!("{name}.json"))
-    }
-}
 
 fn read(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -108,7 +57,7 @@ fn who_says_nothing_keeps_workers_waiting_for_a_while_only() {
     let _alone = alone();
     let (sfu, address) = (Sfu::start(&[]), free_address());
     let dir = tempfile::tempdir().unwrap();
-    let coordinator = coordinator(&sfu, &address, &["--duration=1s"]);
+    let coordinator = coordinator(&sfu, &address, &SIX, &["--duration=1s"]);
     let dial = |_| loop {
         match TcpStream::connect(&address) {
             Ok(stream) => break stream,
@@ -173,6 +122,51 @@ fn two_hosts_make_one_run_whose_report_is_the_sum_of_theirs() {
         report
     };
     assert_eq!(comparable(ended.report()), comparable(&sums));
+    assert_percentiles_of_seconds(ended.report(), [&own_a, &own_b]);
+}
+
+/// Seconds of the whole have the percentiles of all hosts' frames.
+fn assert_percentiles_of_seconds(whole: &Value, own: [&Value; 2]) {
+    let rows = |report: &Value| report["series"].as_array().unwrap().clone();
+    let known = |row: &&Value| row["latency_ms_p99"].is_number();
+    let of_whole = rows(whole).iter().filter(known).count();
+    let own = own.map(|report| rows(report).iter().filter(known).count());
+    // What was left of the last second may be in the row of the one before.
+    assert!(of_whole >= 4 && of_whole + 1 >= own[0].max(own[1]), "{of_whole} of {own:?}");
+    let worst = |rows: Vec<Value>| {
+        rows.iter().filter_map(|row| row["latency_ms_p50"].as_f64()).fold(0.0, f64::max)
+    };
+    assert!(worst(rows(whole)) < 100.0);
+}
+
+#[test]
+fn stages_are_of_all_hosts() {
+    let _alone = alone();
+    let load = ["--video-publishers=1", "--stage=2s:4", "--stage=2s:6", "--stage=1s:3"];
+    let hosts = Hosts::with(&load, &["--duration=1s"], &[]);
+    let files = [hosts.json("a"), hosts.json("b")];
+    let ended = hosts.coordinator.end();
+    hosts.workers.into_iter().for_each(|worker| worker.end().assert_code(0));
+    ended.assert_code(0);
+    let stages = |report: &Value| report["run"]["stages"].as_array().unwrap().clone();
+    let column = |rows: &[Value], key: &str| -> Vec<u64> {
+        rows.iter().map(|row| row[key].as_u64().unwrap()).collect()
+    };
+    let rows = stages(ended.report());
+    for key in ["subscribers", "subscribers_connected"] {
+        assert_eq!(column(&rows, key), [4, 6, 3], "{key}: {rows:#?}");
+    }
+    assert_eq!((column(&rows, "joined"), column(&rows, "left")), (vec![4, 2, 0], vec![0, 0, 3]));
+    let own: Vec<_> = files.iter().map(|file| stages(&read(file))).collect();
+    for key in ["subscribers", "joined", "packets_expected"] {
+        let sums: Vec<u64> = column(&own[0], key)
+            .iter()
+            .zip(column(&own[1], key))
+            .map(|(one, other)| one + other)
+            .collect();
+        assert_eq!(column(&rows, key), sums, "{key}");
+    }
+    assert!(rows.iter().all(|row| row["packets_expected"].as_u64() > Some(100)), "{rows:#?}");
 }
 
 /// Milliseconds of a time of the day.
@@ -207,6 +201,31 @@ fn a_host_that_is_killed_makes_the_run_invalid_and_its_last_figures_count() {
     let expected = |report: &Value| number(report, "/video/packets/expected");
     assert!(expected(ended.report()) > expected(&own), "what b had counted");
     assert!(number(&own, "/run/measured_s") > 7.0, "a held to the end");
+    // With what it had measured.
+    for hist in [
+        "/video/latency_ms",
+        "/video/latency_layers_ms/720p",
+        "/audio/latency_ms",
+        "/join/phases_ms/dtls",
+        "/join/phases_ms/first_keyframe",
+    ] {
+        let count = |report: &Value| number(report, &format!("{hist}/count"));
+        assert!(count(ended.report()) > count(&own), "{hist}: nothing of b");
+    }
+    assert_eq!(ended.number("/join/phases_ms/dtls/count"), 7.0);
+    // What it had counted of frames is what it had measured, and no more than a second of it is lost.
+    let measured = |report: &Value| {
+        let source = report.pointer("/video/latency_source").unwrap().as_object().unwrap();
+        ["abs_capture_time", "interpolated", "packet_trailer"]
+            .iter()
+            .map(|key| source.get(*key).and_then(Value::as_f64).unwrap_or(0.0))
+            .sum::<f64>()
+    };
+    let of_b = |figure: f64, own: f64| figure - own;
+    let told =
+        of_b(ended.number("/video/latency_ms/count"), number(&own, "/video/latency_ms/count"));
+    let counted = of_b(measured(ended.report()), measured(&own));
+    assert!(told > 0.0 && (told - counted).abs() <= 0.05 * counted, "{told} of {counted}");
     drop(hosts.sfu);
 }
 
@@ -277,6 +296,48 @@ fn a_threshold_on_the_whole_ends_the_run() {
     let row = &ended.report()["thresholds"][0];
     assert_eq!((&row["ok"], &row["aborted"]), (&false.into(), &true.into()), "{row}");
     assert!(ended.number("/run/duration_s") < 40.0);
+}
+
+#[test]
+fn a_search_is_of_all_hosts_together() {
+    let _alone = alone();
+    let load = ["--video-publishers=1", "--find=subscribers", "--until=join.joined<=4"];
+    let bounds = ["--find-min=2", "--find-max=4", "--find-hold=1s", "--find-precision=0%"];
+    let hosts = Hosts::with(&load, &bounds, &[]);
+    let own = [hosts.json("a"), hosts.json("b")];
+    let ended = hosts.coordinator.end();
+    // They take part in each step, and hear of the end.
+    hosts.workers.into_iter().for_each(|worker| worker.end().assert_code(0));
+    ended.assert_code(0);
+    let find = &ended.report()["find"];
+    let steps = find["steps"].as_array().unwrap();
+    let tried: Vec<_> = steps.iter().map(|step| (&step["subscribers"], &step["ok"])).collect();
+    let (yes, no) = (&Value::from(true), &Value::from(false));
+    // With the publisher there are five of four subscribers: no host has so many.
+    assert_eq!(tried, [(&2.into(), yes), (&4.into(), no), (&3.into(), yes)], "{find:#}");
+    assert_eq!((&find["highest_ok"], &find["first_broken"]), (&3.into(), &4.into()));
+    assert_eq!(find["complete"], true);
+    assert_eq!((ended.number("/join/joined"), ended.number("/join/requested")), (4.0, 4.0));
+    assert_eq!(ended.report()["run"]["hosts"].as_array().unwrap().len(), 2);
+    // Each host's own is of the last step.
+    let joined: f64 = own.iter().map(|own| number(&read(own), "/join/joined")).sum();
+    assert_eq!(joined, 4.0);
+}
+
+#[test]
+fn a_search_ends_with_a_lost_host() {
+    let _alone = alone();
+    let load = ["--video-publishers=1", "--find=subscribers", "--until=video.loss_rate<1%"];
+    let mut hosts = Hosts::with(&load, &["--find-min=4", "--find-hold=8s"], &[]);
+    hosts.coordinator.wait_for("hold");
+    hosts.workers[1].signal(Signal::KILL);
+    let ended = hosts.coordinator.end();
+    let [first, _] = hosts.workers;
+    first.end().assert_code(0);
+    ended.assert_code(98);
+    assert!(ended.reasons().contains("a host was lost, b at 4 subscribers"), "{}", ended.reasons());
+    let find = &ended.report()["find"];
+    assert_eq!((&find["complete"], &find["highest_ok"]), (&false.into(), &Value::Null), "{find}");
 }
 
 #[test]

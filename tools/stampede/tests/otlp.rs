@@ -23,6 +23,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use common::fake;
+use common::hosts::Hosts;
 use common::{Ended, Running, alone, beside, run};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
@@ -168,6 +169,37 @@ fn the_last_push_tells_the_sums_of_the_report() {
     assert_starts(before, last);
     assert_untold(&ended, "hunter2");
     assert!(!ended.stderr.contains("--otlp"), "nothing failed: {}", ended.stderr);
+}
+
+#[test]
+fn of_many_hosts_the_coordinator_alone_pushes_and_what_it_pushes_is_the_whole() {
+    let _alone = alone();
+    let (address, pushes) = receiver(StatusCode::OK, good());
+    let url = format!("http://{address}");
+    let hosts = Hosts::start(&["--duration=7s", "--otlp", &url], &[]);
+    let ended = hosts.coordinator.end();
+    for worker in hosts.workers {
+        let worker = worker.end();
+        worker.assert_code(0);
+        assert!(!worker.stderr.contains("otlp"), "{}", worker.stderr);
+    }
+    ended.assert_code(0);
+    let pushes = pushes.lock().unwrap().clone();
+    let [.., before, last] = &pushes[..] else { panic!("{pushes:?}") };
+    // One every five seconds, and one at the end: nobody else pushes.
+    let most = ended.number("/run/duration_s") / 5.0 + 2.0;
+    assert!((pushes.len() as f64) <= most, "{} in {most}", pushes.len());
+    for push in &pushes {
+        let resource = push.request.resource_metrics[0].resource.as_ref().unwrap();
+        let instance = &texts(&resource.attributes)["service.instance.id"];
+        assert_eq!(ended.report()["run"]["id"], **instance, "that of the run, and of no part");
+    }
+    let compared = assert_sums(last, ended.report());
+    assert!(compared > 30, "only {compared} sums were of more than nothing");
+    let joined = told(last, "join.joined", "participants_joined").unwrap();
+    assert_eq!(joined, 7.0, "those of both");
+    let expected = |push: &Push| told(push, "video.packets.expected", "packets_expected").unwrap();
+    assert!(expected(before) < expected(last));
 }
 
 /// Counters of joins start with the run, those of media with the measured window, in every push.

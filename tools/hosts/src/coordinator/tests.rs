@@ -241,3 +241,15 @@ fn a_stop_ends_all_and_nobody_is_waited_for_without_an_end() {
         [Output::Send(0, ToWorker::Refused { .. }), Output::Finished(Outcome::Stopped)]
     ));
 }
+
+#[test]
+fn all_are_told_of_a_pause_once_and_of_its_end() {
+    let mut two = started();
+    two.pause(true);
+    let pause = |host, paused| Output::Send(host, ToWorker::Pause { paused });
+    let told = advance(&mut two, 2 * S);
+    assert_eq!(told[..2], [pause(0, true), pause(1, true)], "{told:?}");
+    assert!(advance(&mut two, 2 * S).is_empty());
+    two.pause(false);
+    assert_eq!(advance(&mut two, 3 * S), [pause(0, false), pause(1, false)]);
+}

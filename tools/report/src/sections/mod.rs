@@ -27,6 +27,7 @@ pub use run::{
     ClockSection, EmbeddedOptions, FindSection, FindStep, HostSection, Machine, Options,
     RunSection, StageRow, TargetSection,
 };
+pub(crate) use series::Latencies;
 pub use series::SeriesRow;
 pub use server::{
     EmbeddedSection, Reconciliation, ServerMetrics, ServerSecond, ServerSection, ServerTarget,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stampede_counters::PacketCounters;
 
 use super::verdict::{Fault, Verdict};
 
@@ -35,13 +36,14 @@ pub struct RunSection {
     /// The hosts of a merged report, one row each; `null` in the report of one host.
     #[serde(default)]
     pub hosts: Option<Vec<HostSection>>,
-    /// Stages that have ended; `null` without `--stage`.
+    /// Stages that have ended, in a merged report on all hosts; `null` without `--stage`, and where
+    /// hosts had different ones.
     #[serde(default)]
     pub stages: Option<Vec<StageRow>>,
 }
 
-/// One stage.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+/// One stage; in the report of a host of several, its part of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageRow {
     /// When it began, since the first stage began.
     pub t_s: f64,
@@ -67,6 +69,66 @@ pub struct StageRow {
     pub missing_rate: Option<f64>,
     /// Payload bits a second, all streams together.
     pub bitrate_bps: Option<f64>,
+}
+
+impl StageRow {
+    /// With these packets counted in it.
+    #[must_use]
+    pub fn with_packets(self, packets: Option<PacketCounters>) -> Self {
+        let bits = |packets: PacketCounters| packets.bytes as f64 * 8.0;
+        Self {
+            packets_expected: packets.map(|packets| packets.expected),
+            packets_missing: packets.map(|packets| packets.missing),
+            packets_unrecovered: packets.map(|packets| packets.unrecovered),
+            loss_rate: packets.and_then(|packets| packets.loss_rate()),
+            missing_rate: packets.and_then(|packets| packets.missing_rate()),
+            bitrate_bps: packets
+                .filter(|_| self.duration_s > 0.0)
+                .map(|packets| (bits(packets) / self.duration_s).round()),
+            ..self
+        }
+    }
+
+    /// The stages of several hosts that played the same ones, as far as all of them came; `None`
+    /// if one had none, or others.
+    pub fn merged<'a>(hosts: impl Iterator<Item = Option<&'a [Self]>>) -> Option<Vec<Self>> {
+        let hosts: Vec<&[Self]> = hosts.collect::<Option<_>>()?;
+        let common = hosts.iter().map(|rows| rows.len()).min()?;
+        let row = |number| Self::sum(hosts.iter().filter_map(|rows| rows.get(number)));
+        (0..common).map(row).collect()
+    }
+
+    fn sum<'a>(mut rows: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        let first = rows.next()?.clone();
+        rows.try_fold(first, |sum, row| {
+            let at = |row: &Self| (row.t_s, row.duration_s);
+            let known = |sum: Option<u64>, own: Option<u64>| {
+                sum.zip(own).map(|(sum, own)| sum.saturating_add(own))
+            };
+            let packets_expected = known(sum.packets_expected, row.packets_expected);
+            let packets = packets_expected.map(|expected| PacketCounters {
+                expected,
+                missing: known(sum.packets_missing, row.packets_missing).unwrap_or(0),
+                unrecovered: known(sum.packets_unrecovered, row.packets_unrecovered).unwrap_or(0),
+                ..PacketCounters::default()
+            });
+            let bitrate_bps = sum.bitrate_bps.zip(row.bitrate_bps).map(|(sum, own)| sum + own);
+            let added = |sum: u64, own: u64| sum.saturating_add(own);
+            (at(&sum) == at(row)).then(|| {
+                let sum = Self {
+                    subscribers: added(sum.subscribers, row.subscribers),
+                    subscribers_connected: added(
+                        sum.subscribers_connected,
+                        row.subscribers_connected,
+                    ),
+                    joined: added(sum.joined, row.joined),
+                    left: added(sum.left, row.left),
+                    ..sum
+                };
+                Self { bitrate_bps, ..sum.with_packets(packets) }
+            })
+        })
+    }
 }
 
 /// A capacity search.
@@ -383,4 +445,45 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Kernel name and release.
     pub kernel: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(t_s: f64, subscribers: u64, expected: Option<u64>) -> StageRow {
+        let row = StageRow {
+            t_s,
+            duration_s: 2.0,
+            subscribers,
+            subscribers_connected: subscribers,
+            joined: 3,
+            left: 1,
+            ..StageRow::default()
+        };
+        row.with_packets(expected.map(|expected| PacketCounters {
+            expected,
+            unrecovered: 10,
+            bytes: 1_000,
+            ..PacketCounters::default()
+        }))
+    }
+
+    #[test]
+    fn stages_of_hosts_add_up_as_far_as_all_came() {
+        let one = [stage(0.0, 4, Some(100)), stage(2.0, 5, Some(100))];
+        let two = [stage(0.0, 3, Some(300)), stage(2.0, 2, None), stage(4.0, 9, None)];
+        let rows = StageRow::merged([Some(&one[..]), Some(&two)].into_iter()).unwrap();
+        assert_eq!(rows.len(), 2);
+        let StageRow { subscribers, subscribers_connected, joined, left, .. } = rows[0];
+        assert_eq!((subscribers, subscribers_connected, joined, left), (7, 7, 6, 2));
+        assert_eq!((rows[0].packets_expected, rows[0].loss_rate), (Some(400), Some(0.05)));
+        assert_eq!(rows[0].bitrate_bps, Some(8_000.0));
+        // One does not know.
+        assert_eq!((rows[1].subscribers, rows[1].packets_expected), (7, None));
+        assert_eq!((rows[1].loss_rate, rows[1].bitrate_bps), (None, None));
+        let others = [stage(1.0, 4, None)];
+        assert_eq!(StageRow::merged([Some(&one[..]), Some(&others)].into_iter()), None);
+        assert_eq!(StageRow::merged([Some(&one[..]), None].into_iter()), None);
+    }
 }

@@ -139,9 +139,9 @@ fn without_thresholds(data: RunData, bounds: Bounds) -> Report {
 
 /// Sums over workers.
 #[derive(Default)]
-struct Sums {
-    counted: RunCounters,
-    distributions: Distributions,
+pub(crate) struct Sums {
+    pub(crate) counted: RunCounters,
+    pub(crate) distributions: Distributions,
 }
 
 impl Sums {
@@ -378,12 +378,12 @@ fn ledger_facts(data: &RunData) -> Option<LedgerFacts> {
     })
 }
 
-fn data_section(sums: &Sums) -> DataSection {
+pub(crate) fn data_section(sums: &Sums) -> DataSection {
     let latencies = &sums.distributions.data_latency_us;
     DataSection::of(&sums.counted.data, latencies.each_ref().map(Hist::of_micros_as_ms))
 }
 
-fn rpc_section(sums: &Sums) -> RpcSection {
+pub(crate) fn rpc_section(sums: &Sums) -> RpcSection {
     let round_trips = Hist::of_micros_as_ms(&sums.distributions.rpc_round_trip_us);
     RpcSection::of(sums.counted.rpc, round_trips)
 }
@@ -435,10 +435,6 @@ pub(super) fn media(
     tracks_expected: Option<u64>,
 ) -> MediaSection {
     let video = kind == MediaKind::Video;
-    let (latency_us, jitter_us) = match kind {
-        MediaKind::Video => (&distributions.video_latency_us, &distributions.video_jitter_us),
-        MediaKind::Audio => (&distributions.audio_latency_us, &distributions.audio_jitter_us),
-    };
     let watched = viewers.sums(kind, cohort);
     // Over the time in which the tracks should have played, never over what was left of them.
     let expected_s = viewers.counted(kind, cohort).as_secs_f64();
@@ -454,6 +450,22 @@ pub(super) fn media(
             let frames = counters.frames.decodable.unwrap_or(counters.frames.complete);
             round(frames as f64 / expected_s, 2)
         }),
+        ..measured(kind, counters, distributions)
+    }
+}
+
+/// What peers counted and measured of a kind of media.
+pub(crate) fn measured(
+    kind: MediaKind,
+    counters: &MediaCounters,
+    distributions: &Distributions,
+) -> MediaSection {
+    let video = kind == MediaKind::Video;
+    let (latency_us, jitter_us) = match kind {
+        MediaKind::Video => (&distributions.video_latency_us, &distributions.video_jitter_us),
+        MediaKind::Audio => (&distributions.audio_latency_us, &distributions.audio_jitter_us),
+    };
+    MediaSection {
         jitter_ms: Hist::of_micros_as_ms(jitter_us),
         latency_ms: Hist::of_micros_as_ms(latency_us),
         latency_layers_ms: match kind {
@@ -505,7 +517,7 @@ fn tracks_received(data: &RunData, kind: MediaKind, cohort: Option<u16>) -> u64 
     tracks.len() as u64
 }
 
-fn publish(sums: &Sums) -> PublishSection {
+pub(crate) fn publish(sums: &Sums) -> PublishSection {
     let counted = sums.counted.publish;
     PublishSection {
         counted,

@@ -68,7 +68,7 @@ pub(crate) struct HostsFlags {
 /// report; what to run is the coordinator's to say. Both know each other by STAMPEDE_TOKEN
 /// (docs/hosts.md). Exit code 0 once the report is there, whatever the verdict, which is the
 /// coordinator's exit code.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct WorkFlags {
     /// Where the coordinator listens.
     #[arg(long, value_name = "HOST:PORT")]

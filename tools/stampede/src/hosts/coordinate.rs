@@ -2,11 +2,12 @@
 //! whole, and makes one report.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
-use stampede_hosts::coordinator::{Coordinator, Options, Outcome, Output, Plan};
+use stampede_hosts::coordinator::{Coordinator, Host, HostState, Options, Outcome, Output, Plan};
 use stampede_hosts::messages::{FromWorker, Parts, Share, ToWorker};
 use stampede_hosts::proof::Token;
 use stampede_report::running;
@@ -16,6 +17,7 @@ use stampede_report::{Exit, Failure};
 use stampede_run::{Controls, Network, Progress, View};
 use stampede_scenario::{Scenario, Target};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
@@ -26,6 +28,7 @@ use crate::flags::{RunFlags, run_outputs, words_of_run};
 use crate::live::{Live, Mode};
 use crate::metrics::{self, Exposed, Pusher};
 use crate::play::{Show, finish};
+use crate::search::Step;
 use crate::signals;
 use crate::view::RunView;
 
@@ -41,6 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOKS_A_SECOND: u32 = 20;
 /// Refused connections that are told of; further ones are somebody else's noise.
 const STRANGERS_SAID_MAX: u32 = 20;
+/// How long hosts have to come back to hear that a search is over.
+const DISMISS_MAX: Duration = Duration::from_secs(10);
 /// How long the last messages have to leave.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
@@ -73,66 +78,151 @@ struct Listeners {
 /// # Errors
 /// What ended it before there was anything to report.
 pub(crate) fn coordinate(flags: RunFlags, hosts: u32) -> Result<Exit, Failure> {
-    let token = token()?;
-    if flags.url.is_none() {
-        return Err(Failure::config(
-            "--hosts needs a server that all hosts reach: add --url wss://HOST (the embedded SFU \
-             serves the host that it runs on)",
-        ));
-    }
-    let min = flags.together.hosts_min.unwrap_or(hosts);
-    if min > hosts {
-        return Err(Failure::config(format!(
-            "--hosts-min {min} is more than --hosts {hosts}: lower it, or leave it out"
-        )));
-    }
-    let (share, scenario) = whole(&flags)?;
-    let out = run_outputs(&flags)?;
-    let (quiet, show) = (flags.quiet, Show::of(&flags));
-    let url = match &scenario.target {
-        Target::Server(server) => Some(server.url.to_string()),
-        Target::Embedded(_) => None,
-    };
-    let options = Options {
-        hosts: hosts as usize,
-        hosts_min: min as usize,
-        gather: flags.together.hosts_wait,
-        participants: scenario.participants_total(),
-    };
-    let common = Common {
-        run_id: share.run_id.clone(),
-        started_at: SystemTime::now(),
-        url,
-        participants: options.participants,
-        thresholds: scenario.thresholds,
-        crossed: None,
-        on_lost: flags.together.on_lost_host,
-    };
-    let exposed: Arc<Exposed> = Arc::default();
-    let pushed = scenario.otlp.as_ref().map(|url| {
-        let network = Network::open(&scenario.network, None, &[url.url()], scenario.transport)?;
-        let variable = |name: &str| std::env::var_os(name);
-        metrics::pusher(url, &common.run_id, &network, Arc::clone(&exposed), variable)
-    });
-    let (pusher, pushes) = pushed.transpose()?.unzip();
-    let listeners = Listeners { exposed, pusher };
-    let runtime = runtime()?;
-    let ended = LocalSet::new().block_on(
-        &runtime,
-        run(options, Plan { share }, common, &token, flags.together.listen, &show, listeners),
-    );
-    runtime.shutdown_background();
-    if let Some(pushes) = pushes {
-        pushes.wait();
-    }
-    match ended? {
-        Some(report) => Ok(finish(report, &out, quiet)),
+    let (quiet, mut runs) = (flags.quiet, Coordination::new(flags, hosts)?);
+    match runs.run(None)? {
+        Some(report) => Ok(finish(report, &runs.out, quiet)),
         None => Ok(Exit::Interrupted),
     }
 }
 
+/// What several hosts do together: one run, or the steps of a search.
+pub(crate) struct Coordination {
+    flags: RunFlags,
+    token: Token,
+    hosts: u32,
+    hosts_min: u32,
+    show: Show,
+    /// Where reports go.
+    pub out: Vec<stampede_report::out::Output>,
+    runtime: Runtime,
+    /// From the first run on.
+    listener: Option<Rc<TcpListener>>,
+    /// How many hosts are to come back since the latest step.
+    coming_back: usize,
+}
+
+impl Coordination {
+    /// Checks what can be checked before anybody is waited for, but for the runs themselves.
+    ///
+    /// # Errors
+    /// What is wrong, exit code 104.
+    pub(crate) fn new(flags: RunFlags, hosts: u32) -> Result<Self, Failure> {
+        let token = token()?;
+        if flags.url.is_none() {
+            return Err(Failure::config(
+                "--hosts needs a server that all hosts reach: add --url wss://HOST (the embedded \
+                 SFU serves the host that it runs on)",
+            ));
+        }
+        let hosts_min = flags.together.hosts_min.unwrap_or(hosts);
+        if hosts_min > hosts {
+            return Err(Failure::config(format!(
+                "--hosts-min {hosts_min} is more than --hosts {hosts}: lower it, or leave it out"
+            )));
+        }
+        let (out, show) = (run_outputs(&flags)?, Show::of(&flags));
+        let (runtime, listener) = (runtime()?, None);
+        Ok(Self { flags, token, hosts, hosts_min, show, out, runtime, listener, coming_back: 0 })
+    }
+
+    /// One run, or this step of a search, after which the hosts are to come back; `None` if it was
+    /// stopped before it began.
+    ///
+    /// # Errors
+    /// What ended it before there was anything to report.
+    pub(crate) fn run(&mut self, step: Option<Step>) -> Result<Option<Report>, Failure> {
+        let (share, scenario) = whole(&self.flags, step)?;
+        let url = match &scenario.target {
+            Target::Server(server) => Some(server.url.to_string()),
+            Target::Embedded(_) => None,
+        };
+        let options = Options {
+            hosts: self.hosts as usize,
+            hosts_min: self.hosts_min as usize,
+            gather: self.flags.together.hosts_wait,
+            participants: scenario.participants_total(),
+        };
+        let common = Common {
+            run_id: share.run_id.clone(),
+            started_at: SystemTime::now(),
+            url,
+            participants: options.participants,
+            thresholds: scenario.thresholds,
+            crossed: None,
+            on_lost: self.flags.together.on_lost_host,
+            again: step.is_some(),
+        };
+        let exposed: Arc<Exposed> = Arc::default();
+        let pushed = scenario.otlp.as_ref().map(|url| {
+            let network = Network::open(&scenario.network, None, &[url.url()], scenario.transport)?;
+            let variable = |name: &str| std::env::var_os(name);
+            metrics::pusher(url, &common.run_id, &network, Arc::clone(&exposed), variable)
+        });
+        let (pusher, pushes) = pushed.transpose()?.unzip();
+        let listeners = Listeners { exposed, pusher };
+        let listener = self.listener()?;
+        let run =
+            run(options, Plan { share }, common, &self.token, listener, &self.show, listeners);
+        let ended = LocalSet::new().block_on(&self.runtime, run);
+        if let Some(pushes) = pushes {
+            pushes.wait();
+        }
+        let ended = ended?;
+        let there = |report: &Report| {
+            report.run.hosts.iter().flatten().filter(|host| host.lost.is_none()).count()
+        };
+        self.coming_back = ended.as_ref().filter(|_| step.is_some()).map_or(0, there);
+        Ok(ended)
+    }
+
+    fn listener(&mut self) -> Result<Rc<TcpListener>, Failure> {
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => {
+                let listen = self.flags.together.listen;
+                let bound = self.runtime.block_on(TcpListener::bind(listen));
+                let failed = |error| Failure::config(format!("--listen {listen}: {error}"));
+                Rc::new(bound.map_err(failed)?)
+            }
+        };
+        self.listener = Some(Rc::clone(&listener));
+        Ok(listener)
+    }
+
+    /// Tells the hosts, which come back for another step, that there is none.
+    pub(crate) fn dismiss(self) {
+        let Self { listener: Some(listener), token, runtime, coming_back, .. } = self else {
+            return;
+        };
+        let dismissing = async {
+            let (events, mut came) = mpsc::channel(EVENTS_MAX);
+            let listening = spawn_local(welcome(listener, token, events));
+            for _ in 0..coming_back {
+                let mut socket = loop {
+                    match came.recv().await {
+                        Some(Event::Proven(greeted)) => break greeted.socket,
+                        Some(_) => {}
+                        None => return,
+                    }
+                };
+                for message in [ToWorker::Admitted, ToWorker::Done] {
+                    let _ = send(&mut socket, &message).await;
+                }
+                let _ = socket.close(None).await;
+            }
+            listening.abort();
+        };
+        let dismissed = LocalSet::new()
+            .block_on(&runtime, async { tokio::time::timeout(DISMISS_MAX, dismissing).await });
+        if dismissed.is_err() {
+            tracing::warn!("not all hosts came back within {DISMISS_MAX:?} to hear of the end");
+        }
+        runtime.shutdown_background();
+    }
+}
+
 /// What all shares have in common, and the whole run, checked before anybody is waited for.
-fn whole(flags: &RunFlags) -> Result<(Share, Scenario), Failure> {
+fn whole(flags: &RunFlags, step: Option<Step>) -> Result<(Share, Scenario), Failure> {
     let mut words = words_of_run(std::env::args_os())?;
     let scenario = match &flags.shape.scenario {
         Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
@@ -153,12 +243,17 @@ fn whole(flags: &RunFlags) -> Result<(Share, Scenario), Failure> {
         format!("--api-secret={secret}"),
         format!("--seed={seed}"),
     ]);
+    words.extend(step.into_iter().flat_map(Step::words));
     let mut run_id = [0; 4];
     aws_lc_rs::rand::fill(&mut run_id).map_err(|_| Failure::other("no random numbers"))?;
     let run_id = run_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let flags = RunFlags { seed: Some(seed), ..flags.clone() };
     let share = Share { words, scenario, run_id, number: 0, weights: Vec::new() };
-    Ok((share, Scenario::new(flags.draft()?)?))
+    let scenario = match step {
+        Some(step) => step.scenario(flags)?,
+        None => Scenario::new(flags.draft()?)?,
+    };
+    Ok((share, scenario))
 }
 
 async fn run(
@@ -166,13 +261,11 @@ async fn run(
     plan: Plan,
     common: Common,
     token: &Token,
-    listen: SocketAddr,
+    listener: Rc<TcpListener>,
     show: &Show,
     listeners: Listeners,
 ) -> Result<Option<Report>, Failure> {
-    let failed = |error| Failure::config(format!("--listen {listen}: {error}"));
-    let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let address = listener.local_addr().map_err(Failure::other)?;
     let prometheus = show.prometheus.map(metrics::bind).transpose()?;
     let controls = Arc::new(Controls::default());
     let stopping = Arc::clone(&controls);
@@ -227,7 +320,7 @@ async fn run(
 }
 
 /// Takes connections, and lets those in that prove themselves.
-async fn welcome(listener: TcpListener, token: Token, events: mpsc::Sender<Event>) {
+async fn welcome(listener: Rc<TcpListener>, token: Token, events: mpsc::Sender<Event>) {
     let (acceptor, certificate) = match tls::acceptor() {
         Ok(own) => own,
         Err(failure) => return tracing::error!("{failure}"),
@@ -298,6 +391,7 @@ impl Desk {
                     }
                 }
             }
+            self.coordinator.pause(self.controls.paused());
             if self.controls.is_stopping() {
                 self.coordinator.stop("it was stopped at the coordinator", None);
             }
@@ -368,14 +462,12 @@ impl Desk {
             FromWorker::Ready { clock } => self.coordinator.ready(host, clock),
             FromWorker::Refused { why } => self.coordinator.refused(host, &why),
             FromWorker::Arrived { point } => self.coordinator.arrived(host, point),
-            FromWorker::Snapshot { progress } => match serde_json::from_str(&progress) {
-                Ok(progress) => {
-                    if let Some(told) = self.told.get_mut(host) {
-                        told.take(progress);
-                    }
+            FromWorker::Snapshot { progress, grown } => {
+                let told = self.told.get_mut(host);
+                if let Some(Err(error)) = told.map(|told| told.take(&progress, &grown)) {
+                    self.coordinator.gone(host, &format!("a bad snapshot: {error}"));
                 }
-                Err(error) => self.coordinator.gone(host, &format!("a bad snapshot: {error}")),
-            },
+            }
             FromWorker::Report { clock, .. } => {
                 self.coordinator.reporting(host, self.since.elapsed(), clock);
             }
@@ -390,8 +482,11 @@ impl Desk {
                 if self.coordinator.reported(host)
                     && let Some(told) = self.told.get_mut(host)
                 {
-                    told.report = Some(report);
-                    self.send(host, ToWorker::Taken);
+                    told.report(report);
+                    // Of a search all come back together: before, there is nothing to come to.
+                    if !self.common.again {
+                        self.send(host, ToWorker::Taken { again: false });
+                    }
                 }
             }
             Err(why) => self.coordinator.gone(host, &format!("a bad report: {why}")),
@@ -457,6 +552,13 @@ impl Desk {
 
     /// Lets the last messages leave, and makes the report; `None` if there was no run.
     async fn end(mut self, outcome: Outcome) -> Result<Option<Report>, Failure> {
+        if self.common.again {
+            let reported = |host: &Host| host.state == HostState::Reported;
+            let hosts = self.coordinator.hosts().iter().enumerate();
+            let hosts: Vec<usize> =
+                hosts.filter(|(_, host)| reported(host)).map(|(index, _)| index).collect();
+            hosts.into_iter().for_each(|host| self.send(host, ToWorker::Taken { again: true }));
+        }
         // The writers end when their queues are empty and nobody holds them any more.
         let lines: Vec<_> = self.lines.drain(..).flatten().collect();
         let gone = async {

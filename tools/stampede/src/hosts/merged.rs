@@ -1,9 +1,12 @@
 //! One report of all hosts, of those that were lost as far as they had come.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stampede_hosts::clock::Estimate;
 use stampede_hosts::coordinator::Coordinator;
+use stampede_hosts::messages::Growth;
 use stampede_hosts::split::quotas;
 use stampede_report::Failure;
 use stampede_report::merge::merge;
@@ -11,7 +14,7 @@ use stampede_report::threshold::{self, Crossed, Threshold};
 use stampede_report::types::{
     ClockSection, Fault, Machine, Outcome, Report, RunSection, SeriesRow, TargetSection, Verdict,
 };
-use stampede_run::{Progress, report_so_far};
+use stampede_run::{LiveDistributions, Progress, report_so_far};
 
 use crate::flags::OnLostHost;
 
@@ -23,21 +26,40 @@ const ROWS_MAX: usize = 86_400;
 pub(super) struct Told {
     /// Its latest state.
     pub progress: Option<Progress>,
+    /// Its distributions so far, until its report is there.
+    distributions: LiveDistributions,
     /// Its seconds.
     rows: Vec<SeriesRow>,
     /// Its report.
-    pub report: Option<Report>,
+    report: Option<Report>,
 }
 
 impl Told {
-    /// Takes the next state.
-    pub(super) fn take(&mut self, progress: Progress) {
+    /// Takes the next state, with what its distributions have grown by.
+    ///
+    /// # Errors
+    /// What of it can't be read.
+    pub(super) fn take(
+        &mut self,
+        progress: &str,
+        grown: &BTreeMap<String, Growth>,
+    ) -> Result<(), String> {
+        let progress: Progress =
+            serde_json::from_str(progress).map_err(|error| error.to_string())?;
+        self.distributions.take(grown)?;
         let second = &progress.second;
         let newer = self.rows.last().is_none_or(|last| last.t_s < second.t_s);
         if newer && second.t_s > 0.0 && self.rows.len() < ROWS_MAX {
             self.rows.push(second.clone());
         }
         self.progress = Some(progress);
+        Ok(())
+    }
+
+    /// Takes its report, which has everything that it told before.
+    pub(super) fn report(&mut self, report: Report) {
+        self.report = Some(report);
+        self.distributions = LiveDistributions::default();
     }
 }
 
@@ -55,6 +77,8 @@ pub(super) struct Common {
     pub thresholds: Vec<Threshold>,
     /// What ended it.
     pub crossed: Option<Crossed>,
+    /// The hosts are to come back for another run.
+    pub again: bool,
     /// What becomes of it where a host is lost.
     pub on_lost: OnLostHost,
 }
@@ -82,7 +106,7 @@ pub(super) fn report(
                 let participants = own.get(number).copied().unwrap_or(0);
                 let policy = if anybody { common.on_lost } else { OnLostHost::Invalid };
                 let lost = Lost { name: &host.name, number, participants, why: &why, policy };
-                lost_host(&lost, &one, common)
+                lost_host(&lost, one, common)
             }
         };
         hosts.push((lost, host.clock));
@@ -111,14 +135,17 @@ struct Lost<'a> {
     policy: OnLostHost,
 }
 
-fn lost_host(lost: &Lost<'_>, told: &Told, common: &Common) -> Report {
+fn lost_host(lost: &Lost<'_>, told: Told, common: &Common) -> Report {
     let Lost { name, number, participants, why, policy } = lost;
-    let mut progress = told.progress.clone().unwrap_or_default();
-    let joins = &mut progress.joins.counted;
-    if told.progress.is_none() {
+    let Told { progress, distributions, rows, .. } = told;
+    let mut progress = progress.unwrap_or_else(|| {
+        let mut nothing = Progress::default();
+        let joins = &mut nothing.joins.counted;
         (joins.requested, joins.not_started) = (*participants as u64, *participants as u64);
-    }
-    let known = match told.rows.last() {
+        nothing
+    });
+    progress.distributions = Arc::new(distributions);
+    let known = match rows.last() {
         Some(row) => format!("its last snapshot, {:.0} s into the run, is in the sums", row.t_s),
         None => "it had told nothing of its part".to_owned(),
     };
@@ -143,13 +170,14 @@ fn lost_host(lost: &Lost<'_>, told: &Told, common: &Common) -> Report {
         stages: None,
     };
     let verdict = Verdict { result, fault, reasons: vec![reason] };
-    report_so_far(run, verdict, &progress, told.rows.clone())
+    report_so_far(run, verdict, &progress, rows)
 }
 
 #[cfg(test)]
 mod tests {
     use stampede_hosts::coordinator::{Options, Plan};
     use stampede_hosts::messages::{Point, Share};
+    use stampede_report::hist::{Samples, encode};
 
     use super::*;
 
@@ -190,8 +218,17 @@ mod tests {
             participants: 11,
             thresholds: Vec::new(),
             crossed: None,
+            again: false,
             on_lost,
         }
+    }
+
+    /// So many pings of 3 ms, as a host tells them.
+    fn grown(pings: u64) -> BTreeMap<String, Growth> {
+        let mut rtt = Samples::new();
+        rtt.record_micros(3_000, pings);
+        let hdr = encode(rtt.histogram()).unwrap();
+        [("ping_rtt".to_owned(), Growth { anew: false, hdr })].into()
     }
 
     fn told(second: Option<Progress>) -> Vec<Told> {
@@ -200,7 +237,9 @@ mod tests {
         let first = Told { report: Some(report), ..Told::default() };
         let mut lost = Told::default();
         if let Some(progress) = second {
-            lost.take(progress);
+            let json = serde_json::to_string(&progress).unwrap();
+            lost.take(&json, &grown(4)).unwrap();
+            lost.take(&json, &grown(5)).unwrap();
         }
         vec![first, lost]
     }
@@ -221,6 +260,9 @@ mod tests {
         let one = stampede_report::testing::report();
         let expected = |report: &Report| report.video.as_ref().unwrap().packets.expected;
         assert_eq!(expected(&merged), expected(&one) + 700);
+        let pings =
+            |report: &Report| report.signalling.ping_rtt_ms.as_ref().map_or(0, |hist| hist.count);
+        assert_eq!(pings(&merged), pings(&one) + 9);
         let hosts = merged.run.hosts.unwrap();
         assert_eq!(hosts[1].lost.as_deref(), Some("connection reset"));
         assert_eq!((hosts[0].lost.as_ref(), hosts[0].clock.unwrap().offset_ms), (None, 1.5));

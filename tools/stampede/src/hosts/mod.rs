@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use stampede_hosts::proof::Token;
 use stampede_report::Failure;
 
-pub(crate) use coordinate::coordinate;
+pub(crate) use coordinate::{Coordination, coordinate};
 pub(crate) use work::work;
 
 /// The token of the environment.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use stampede_hosts::clock::Estimate;
 use stampede_hosts::messages::Share;
 use stampede_report::out::{Of, Output, OutputKind, write_all};
+use stampede_report::threshold::Threshold;
 use stampede_report::types::{DataSection, Report};
 use stampede_report::{Exit, Failure};
 use stampede_run::{
@@ -34,13 +35,39 @@ pub(crate) fn work(flags: WorkFlags) -> Result<Exit, Failure> {
     let token = token()?;
     let out = outputs(flags.out.clone(), &[])?;
     let own_name = machine::describe(0).hostname.unwrap_or_else(|| "host".to_owned());
-    let way = Way {
-        address: flags.join.clone(),
-        name: flags.name.clone().unwrap_or(own_name),
-        capacity: capacity(&flags),
-        wait: flags.wait,
-        token,
-    };
+    let name = flags.name.clone().unwrap_or(own_name);
+    let mut took_part = false;
+    loop {
+        let way = Way {
+            address: flags.join.clone(),
+            name: name.clone(),
+            capacity: capacity(&flags),
+            wait: flags.wait,
+            token: token.clone(),
+        };
+        match take_part(&flags, &out, way)? {
+            // A search has no next step.
+            Ended::Done if took_part => return Ok(Exit::Pass),
+            Ended::Done => return Err(Failure::other("the search was over already")),
+            Ended::Handed { again: false } => return Ok(Exit::Pass),
+            Ended::Handed { again: true } => took_part = true,
+        }
+    }
+}
+
+/// How a connection ended.
+enum Ended {
+    /// The coordinator has the report of this host's part.
+    Handed {
+        /// Another run may follow.
+        again: bool,
+    },
+    /// There was no run any more.
+    Done,
+}
+
+/// One run.
+fn take_part(flags: &WorkFlags, out: &[Output], way: Way) -> Result<Ended, Failure> {
     let name = way.name.clone();
     let shared = Arc::new(Shared::new(flags.clock_ahead_ns()));
     let (for_run, told) = blocking::channel();
@@ -51,10 +78,12 @@ pub(crate) fn work(flags: WorkFlags) -> Result<Exit, Failure> {
         Ok(ForRun::Share(share, clock)) => (share, clock),
         Ok(ForRun::Dismissed { why, bad_configuration: true }) => return Err(Failure::config(why)),
         Ok(ForRun::Dismissed { why, .. } | ForRun::Lost(why)) => return Err(Failure::other(why)),
-        Ok(ForRun::Taken) | Err(_) => return Err(Failure::other("the connection ended")),
+        Ok(ForRun::Done) => return Ok(Ended::Done),
+        Ok(ForRun::Taken { .. }) | Err(_) => return Err(Failure::other("the connection ended")),
     };
-    let part = Part { flags, name, share, clock, out, shared, say, told };
-    part.run()
+    let out = out.to_vec();
+    let part = Part { flags: flags.clone(), name, share, clock, out, shared, say, told };
+    Ok(Ended::Handed { again: part.run()? })
 }
 
 /// Packets a second that this machine carries, where it was calibrated.
@@ -78,11 +107,14 @@ struct Part {
 }
 
 impl Part {
-    fn run(self) -> Result<Exit, Failure> {
+    /// Plays it and hands its report in; true if another run may follow.
+    fn run(self) -> Result<bool, Failure> {
         let controls = Arc::new(Controls::default());
         let stopping = Arc::clone(&controls);
         let _armed = signals::arm(move || stopping.stop());
-        let report = self.prepared(&controls).and_then(|prepared| {
+        let mut promise = Vec::new();
+        let report = self.prepared(&controls).and_then(|(prepared, until)| {
+            promise = until;
             let view = self.view(&controls);
             play(prepared, controls, Box::new(view))
         });
@@ -103,7 +135,7 @@ impl Part {
         if let Ok(ForRun::Dismissed { why, .. }) = self.told.try_recv() {
             return Err(Failure::other(format!("the run was called off: {why}")));
         }
-        let mut report = report_of(data, &[]);
+        let mut report = report_of(data, &promise);
         report.run.id = format!("{}-{}", self.share.run_id, self.share.number + 1);
         if let Some(machine) = &mut report.run.machine {
             machine.hostname = Some(self.name.clone());
@@ -121,8 +153,8 @@ impl Part {
         self.hand_in(report, clock)
     }
 
-    /// This part of the run, checked here.
-    fn prepared(&self, controls: &Arc<Controls>) -> Result<Prepared, Failure> {
+    /// This part of the run, checked here, and what a search promises of it.
+    fn prepared(&self, controls: &Arc<Controls>) -> Result<(Prepared, Vec<Threshold>), Failure> {
         let flags = parse_run(&self.share.words, self.share.scenario.as_deref())?;
         let mut flags = RunFlags { out: Vec::new(), prometheus: None, otlp: None, ..flags };
         flags.workers = self.flags.workers.or(flags.workers);
@@ -131,6 +163,7 @@ impl Part {
             // One of the hosts asks the server.
             flags.server_metrics.clear();
         }
+        let promise = flags.shape.find.until.clone().map_or_else(Vec::new, |until| until.0);
         let mut scenario = Scenario::new(flags.draft()?)?;
         // A threshold on the whole says nothing of a part: the coordinator looks.
         scenario.thresholds.iter_mut().for_each(|test| test.abort_after = None);
@@ -162,7 +195,7 @@ impl Part {
         let _ = self.say.send(FromRun::Ready(others, Arc::clone(controls), self.clock));
         match self.shared.lost() {
             Some(why) => Err(Failure::other(why)),
-            None => Ok(prepared),
+            None => Ok((prepared, promise)),
         }
     }
 
@@ -186,15 +219,22 @@ impl Part {
     }
 
     /// Gives the report to the coordinator, or writes it here if there is none any more.
-    fn hand_in(mut self, mut report: Report, clock: Estimate) -> Result<Exit, Failure> {
+    /// True if another run may follow.
+    fn hand_in(mut self, mut report: Report, clock: Estimate) -> Result<bool, Failure> {
+        let mut again = false;
         let mut lost = self.shared.lost();
         if lost.is_none() {
             let json = serde_json::to_vec(&report).map_err(Failure::other)?;
             let _ = self.say.send(FromRun::Report(json, clock));
             lost = match self.told.recv_timeout(TAKEN_MAX) {
-                Ok(ForRun::Taken) => None,
+                Ok(ForRun::Taken { again: more }) => {
+                    again = more;
+                    None
+                }
                 Ok(ForRun::Lost(why) | ForRun::Dismissed { why, .. }) => Some(why),
-                Ok(ForRun::Share(..)) | Err(_) => Some("it did not take the report".to_owned()),
+                Ok(ForRun::Share(..) | ForRun::Done) | Err(_) => {
+                    Some("it did not take the report".to_owned())
+                }
             };
         }
         if let Some(why) = &lost {
@@ -215,7 +255,7 @@ impl Part {
         }
         match errors.first() {
             Some(error) => Err(Failure::other(error)),
-            None => Ok(Exit::Pass),
+            None => Ok(again),
         }
     }
 }
@@ -230,7 +270,7 @@ fn forget_latency(report: &mut Report) {
         section.latency_source.unknown_because = Some(WHY.to_owned());
     }
     for row in &mut report.series {
-        (row.latency_ms_p50, row.latency_ms_p95, row.latency_ms_p99) = (None, None, None);
+        row.set_latency(None);
     }
 }
 

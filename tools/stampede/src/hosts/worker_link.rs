@@ -14,7 +14,7 @@ use stampede_hosts::messages::{FromWorker, REPORT_PART_BYTES, Share, ToWorker};
 use stampede_hosts::proof::Token;
 use stampede_hosts::worker::{ASK_EVERY, ASK_EVERY_AT_FIRST, Action, EXCHANGES_MIN, Worker};
 use stampede_report::threshold::Crossed;
-use stampede_run::{Controls, Others, Progress};
+use stampede_run::{Controls, LiveDistributions, Others, Progress};
 use tokio::sync::{mpsc, watch};
 
 use super::link::{Came, LinkError, Sink, Socket, Stream, introduce, receive, send, send_part};
@@ -43,7 +43,12 @@ pub(super) enum ForRun {
         bad_configuration: bool,
     },
     /// The report was taken.
-    Taken,
+    Taken {
+        /// Another run may follow.
+        again: bool,
+    },
+    /// No other run follows.
+    Done,
     /// The coordinator is gone, and the report with it.
     Lost(String),
 }
@@ -67,7 +72,7 @@ pub(super) struct Shared {
     /// The run is over: its thread has other things to do.
     over: AtomicBool,
     /// The latest state.
-    latest: watch::Sender<String>,
+    latest: watch::Sender<Latest>,
     /// Why the coordinator is gone, once it is.
     lost: Mutex<Option<String>>,
     /// The coordinator's clock against this host's, as it is known now.
@@ -76,13 +81,22 @@ pub(super) struct Shared {
     ahead_ns: i64,
 }
 
+/// A state on its way to the coordinator.
+#[derive(Debug, Clone, Default)]
+struct Latest {
+    /// But for its distributions, as JSON.
+    progress: String,
+    /// Those so far: what they have grown by is made of them when there is room to send it.
+    distributions: Arc<LiveDistributions>,
+}
+
 impl Shared {
     pub(super) fn new(ahead_ns: i64) -> Self {
         Self {
             since: Since::now(),
             shown_ms: AtomicU64::new(0),
             over: AtomicBool::new(false),
-            latest: watch::Sender::new(String::new()),
+            latest: watch::Sender::new(Latest::default()),
             lost: Mutex::new(None),
             clock: Mutex::new(None),
             ahead_ns,
@@ -104,7 +118,8 @@ impl Shared {
     pub(super) fn tell(&self, progress: &Progress) {
         match serde_json::to_string(progress) {
             Ok(text) => {
-                self.latest.send_replace(text);
+                let distributions = Arc::clone(&progress.distributions);
+                self.latest.send_replace(Latest { progress: text, distributions });
             }
             Err(error) => tracing::warn!("the coordinator is not told: {error}"),
         }
@@ -217,6 +232,8 @@ struct Link {
     for_run: blocking::Sender<ForRun>,
     worker: Worker,
     meter: OffsetMeter,
+    /// Distributions as the coordinator knows them.
+    told: LiveDistributions,
     /// Until the clock is known well enough.
     share: Option<Box<Share>>,
     others: Option<Others>,
@@ -237,6 +254,7 @@ impl Link {
             for_run,
             worker,
             meter: OffsetMeter::default(),
+            told: LiveDistributions::default(),
             share: None,
             others: None,
             controls: None,
@@ -268,10 +286,8 @@ impl Link {
                     FromWorker::Arrived { point },
                 )),
                 Ok(()) = latest.changed() => {
-                    let progress = latest.borrow_and_update().clone();
-                    // One that finds no room is replaced by the next.
-                    let snapshot = FromWorker::Snapshot { progress };
-                    let _ = self.outgoing.try_send(Outgoing::Message(snapshot));
+                    let latest = latest.borrow_and_update().clone();
+                    self.tell(latest);
                     None
                 }
                 _ = asks.tick() => {
@@ -301,6 +317,15 @@ impl Link {
             *self.shared.clock.lock().unwrap_or_else(PoisonError::into_inner) = known;
         }
         self.worker.message(self.shared.since.elapsed(), message)
+    }
+
+    /// Sends a state. One that finds no room is replaced by the next, which then has what both have
+    /// grown by.
+    fn tell(&mut self, latest: Latest) {
+        let Ok(room) = self.outgoing.try_reserve() else { return };
+        let Latest { progress, distributions } = latest;
+        let grown = distributions.news(&mut self.told);
+        room.send(Outgoing::Message(FromWorker::Snapshot { progress, grown }));
     }
 
     /// What must be sent, or there is no sense in going on.
@@ -334,6 +359,11 @@ impl Link {
                     others.go.send_replace(Some((point, moment)));
                 }
             }
+            Action::Pause(paused) => {
+                if let Some(controls) = &self.controls {
+                    controls.pause(paused);
+                }
+            }
             Action::Stop { why, crossed } => {
                 tracing::info!("the coordinator ends the run: {why}");
                 let Some(controls) = &self.controls else { return };
@@ -358,8 +388,12 @@ impl Link {
                 let _ = self.for_run.send(ForRun::Dismissed { why, bad_configuration: false });
                 self.over = true;
             }
-            Action::Taken => {
-                let _ = self.for_run.send(ForRun::Taken);
+            Action::Taken { again } => {
+                let _ = self.for_run.send(ForRun::Taken { again });
+                self.over = true;
+            }
+            Action::Done => {
+                let _ = self.for_run.send(ForRun::Done);
                 self.over = true;
             }
         }
@@ -416,7 +450,7 @@ async fn write(
 async fn write_one(sink: &mut Sink, shared: &Shared, outgoing: Outgoing) -> Result<(), LinkError> {
     match outgoing {
         Outgoing::Message(message) => match send(sink, &message).await {
-            // A snapshot that is too long is left out.
+            // A snapshot of which even the state is too long is left out.
             Err(LinkError::Message(error)) => {
                 tracing::warn!("not told to the coordinator: {error}");
                 Ok(())

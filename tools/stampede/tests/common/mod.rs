@@ -3,6 +3,7 @@
 
 pub(crate) mod fake;
 pub(crate) mod foreign;
+pub(crate) mod hosts;
 pub(crate) mod namespace;
 pub(crate) mod observer;
 pub(crate) mod relay;
