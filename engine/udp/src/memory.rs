@@ -51,6 +51,10 @@ impl PageMemory {
     /// would take all of it.
     pub(crate) fn new_sparse(len: usize) -> io::Result<Self> {
         let memory = Self::new(len)?;
+        // It takes no advice, and needs none.
+        if cfg!(miri) {
+            return Ok(memory);
+        }
         // SAFETY: exactly the mapping that was just made. Advice changes no contents; a kernel that
         // knows no huge pages refuses it, and then there is nothing to advise against.
         let _ =

@@ -184,6 +184,8 @@ struct MapCreate {
     value_size: u32,
     max_entries: u32,
     map_flags: u32,
+    /// From `inner_map_fd` to `map_ifindex`, as in [`ProgLoad`].
+    further: [u32; 7],
 }
 
 #[repr(C)]
@@ -195,6 +197,9 @@ struct ProgLoad {
     log_level: u32,
     log_size: u32,
     log_buf: u64,
+    /// From `kern_version` to `expected_attach_type`: nothing is set there, and valgrind (3.19) reads it
+    /// whatever length it is told.
+    further: [u32; 8],
 }
 
 /// An array of `entries` values of `value_bytes` (a multiple of 8) that can be mapped.
@@ -205,6 +210,7 @@ pub(crate) fn array(value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
         value_size: value_bytes,
         max_entries: entries,
         map_flags: BPF_F_MMAPABLE,
+        further: [0; 7],
     };
     bpf(BPF_MAP_CREATE, &attributes)
 }
@@ -217,6 +223,7 @@ pub(crate) fn ring_buffer(bytes: u32) -> io::Result<OwnedFd> {
         value_size: 0,
         max_entries: bytes,
         map_flags: 0,
+        further: [0; 7],
     };
     bpf(BPF_MAP_CREATE, &attributes)
 }
@@ -250,6 +257,7 @@ fn load(code: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
         log_level: u32::from(!log.is_empty()),
         log_size: log.len() as u32,
         log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        further: [0; 8],
     };
     bpf(BPF_PROG_LOAD, &attributes)
 }
