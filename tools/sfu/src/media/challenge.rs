@@ -14,12 +14,14 @@
 //!
 //! A peer's check is answered meanwhile if it is from nobody's address and nominates nothing, so a client
 //! that is where it says waits for nothing: the question goes before the answer, and comes back before the
-//! client goes on. Any other is answered once its sender is known to be reached, and asks again until then.
+//! client goes on. Whatever else is for the peer there waits until it has answered; each of its checks
+//! asks it again.
 //!
 //! An agent that is ICE-lite sends no checks otherwise (RFC 8445 §2.5). Clients are full agents, and answer
 //! them. What is sent is no longer than the check that asked for it, and at most twenty a second for
 //! an address.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Addresses that a peer is asked at; at a further one it is asked in place of the one of longest ago.
 const ASKED_MAX: usize = 8;
+/// Datagrams that wait for a peer to answer at an address; the oldest is dropped for a further one. They are
+/// answers to checks, and the first flight of a handshake.
+const HELD_MAX: usize = 4;
 
 /// What only who is asked can know (RFC 8489 §5, the transaction id).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,13 +54,13 @@ pub(crate) struct Challenge {
     /// When it was asked first.
     pub(crate) began: Instant,
     asked: Instant,
-    /// What its last check there is answered, once it has answered this.
-    pub(crate) reply: Option<Vec<u8>>,
+    /// What goes there once it has answered this, at most [`HELD_MAX`].
+    pub(crate) held: VecDeque<Vec<u8>>,
 }
 
 impl Challenge {
     fn new(id: ChallengeId, address: Endpoint, nominates: bool, now: Instant) -> Self {
-        Self { id, address, nominates, began: now, asked: now, reply: None }
+        Self { id, address, nominates, began: now, asked: now, held: VecDeque::new() }
     }
 
     /// Whether it is still to be answered.
@@ -102,11 +107,16 @@ impl Asked {
         Some(id)
     }
 
-    /// Its check there is to be answered so, once it has answered what it is asked.
-    pub(crate) fn hold(&mut self, address: Endpoint, reply: Vec<u8>) {
-        if let Some(asked) = self.0.iter_mut().find(|asked| asked.address == address) {
-            asked.reply = Some(reply);
+    /// This is to go there once it has answered what it is asked there. False if it is asked nothing.
+    pub(crate) fn hold(&mut self, address: Endpoint, datagram: Vec<u8>) -> bool {
+        let Some(asked) = self.0.iter_mut().find(|asked| asked.address == address) else {
+            return false;
+        };
+        if asked.held.len() >= HELD_MAX {
+            asked.held.pop_front();
         }
+        asked.held.push_back(datagram);
+        true
     }
 
     /// It has answered, from this address. What it was asked there, if it was.
@@ -192,13 +202,17 @@ mod tests {
         let other = check(2, false, 99).unwrap();
         assert_ne!(first, other);
         assert_eq!([first, other].map(|id| challenges.peer(id)), [Some(7); 2]);
-        asked.hold(address(2), b"reply".to_vec());
+        for n in 0..=HELD_MAX as u8 {
+            assert!(asked.hold(address(2), vec![n]));
+        }
+        assert!(!asked.hold(address(3), vec![0]), "it is asked nothing there");
         assert!(asked.answered(first, address(2), ms(100)).is_none(), "asked elsewhere");
         let answered = asked.answered(first, address(1), ms(100)).unwrap();
-        assert!(answered.nominates && answered.reply.is_none() && answered.began == start);
+        assert!(answered.nominates && answered.held.is_empty() && answered.began == start);
         assert!(asked.answered(first, address(1), ms(100)).is_none(), "once");
         let answered = asked.answered(other, address(2), ms(100)).unwrap();
-        assert_eq!((answered.nominates, answered.reply), (false, Some(b"reply".to_vec())));
+        assert!(!answered.nominates);
+        assert_eq!(answered.held, [[1], [2], [3], [4]], "the last of them");
     }
 
     #[test]

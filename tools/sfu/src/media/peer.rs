@@ -679,7 +679,7 @@ impl Peer {
     pub(crate) fn transmit(
         &mut self,
         socket: &mut MediaSocket,
-        transmit: Transmit,
+        transmit: &Transmit,
         now: Instant,
     ) -> bool {
         let class = Class::of(&transmit.contents);

@@ -1,5 +1,6 @@
 //! The peers of one worker, and whose a datagram is.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -32,20 +33,13 @@ pub(crate) enum Learnt {
     /// that, perhaps, by this name.
     Free(Option<ChallengeId>),
     /// The same, and the check is to be answered once the peer is known to be reached: it nominates the
-    /// address, or another is reached there.
+    /// address, or another is reached there. It is asked there already, or is to be.
     Held {
         /// By which name the peer is to be asked, perhaps.
         ask: Option<ChallengeId>,
         /// Another is reached there.
         taken: bool,
     },
-}
-
-/// A peer has proved to be reached somewhere.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Reached {
-    /// What its check from there is to be answered now.
-    pub(crate) reply: Option<Vec<u8>>,
 }
 
 impl PeerTable {
@@ -144,25 +138,28 @@ impl PeerTable {
             self.settle(index, address, nominates, now);
             return Learnt::Its;
         }
+        let key = peer.key().0;
         peer.addresses().checked(address, false, now);
         let ask = peer.addresses().asked().checked(address, nominates, now, (challenges, index));
-        let taken = owner.is_some_and(|owner| owner != index);
+        let owner = owner.filter(|owner| *owner != index).and_then(|owner| self.peers.get(owner));
+        let taken = owner.is_some_and(|owner| !owner.has_ended());
         if taken {
-            let (peer, from) = (peer.key().0, address.address);
-            tracing::debug!(peer, %from, "a check from where another peer is reached");
+            let from = address.address;
+            tracing::debug!(peer = key, %from, "a check from where another peer is reached");
         }
         if taken || nominates { Learnt::Held { ask, taken } } else { Learnt::Free(ask) }
     }
 
-    /// A datagram has come from this address for the peer. Whether it was what the peer was asked there,
-    /// by which it is known to be reached there: the address is its own from now on.
+    /// A datagram has come from this address for the peer. If it is what the peer was asked there, by which
+    /// it is known to be reached there, the address is its own from now on, and what has waited for that goes
+    /// there.
     pub(crate) fn hear_answer(
         &mut self,
         index: usize,
         address: Endpoint,
         datagram: &[u8],
         now: Instant,
-    ) -> Option<Reached> {
+    ) -> Option<VecDeque<Vec<u8>>> {
         if self.challenges.is_empty() {
             return None;
         }
@@ -182,7 +179,7 @@ impl PeerTable {
         }
         tracing::debug!(peer = key, address = %address.address, "a peer is reached there");
         self.settle(index, address, challenge.nominates, now);
-        Some(Reached { reply: challenge.reply })
+        Some(challenge.held)
     }
 
     /// A peer is reached at this address, so nobody else is.

@@ -57,12 +57,10 @@ impl Worker {
 
     /// Gives the peer the datagram that was received at this time.
     pub(super) fn receive_datagram(&mut self, index: usize, source: Endpoint, at: Instant) {
-        let reached = self.peers.hear_answer(index, source, &self.received.datagram, self.now);
+        let held = self.peers.hear_answer(index, source, &self.received.datagram, self.now);
         let Some(peer) = self.peers.get_mut(index) else { return };
-        if let Some(reached) = reached {
-            if let Some(reply) = reached.reply {
-                peer.put(&mut self.socket, source, &reply, self.now);
-            }
+        if let Some(held) = held {
+            held.iter().for_each(|waits| peer.put(&mut self.socket, source, waits, self.now));
             return;
         }
         let datagram = &self.received.datagram;
@@ -129,30 +127,40 @@ impl Worker {
         }
     }
 
-    /// Sends what str0m has to send, where that is the client's.
+    /// Sends what str0m has to send where its client is known to be reached; until then that waits.
     fn transmit(&mut self, index: usize, transmit: Transmit, nominating: Option<Endpoint>) {
         let to = Endpoint { protocol: transmit.proto, address: transmit.destination };
         // str0m answers nothing but authentic checks.
-        if stun::is_check(&transmit.contents) {
-            let nominates = nominating == Some(to);
-            match self.peers.learn_address(index, to, nominates, self.now) {
-                Learnt::Its if to.protocol == Protocol::Tcp => self.socket.claim_tcp(to.address),
-                Learnt::Its => {}
-                // Before the answer, so that the client's comes before what it does next.
-                Learnt::Free(ask) => self.ask(index, to, ask),
-                Learnt::Held { ask, taken } => {
-                    self.received.refused += u64::from(taken);
-                    self.ask(index, to, ask);
-                    if let Some(peer) = self.peers.get_mut(index) {
-                        peer.addresses().asked().hold(to, transmit.contents.into());
-                    }
-                    return;
+        let goes =
+            !stun::is_check(&transmit.contents) || self.learn(index, to, nominating == Some(to));
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if goes && peer.transmit(&mut self.socket, &transmit, self.now) {
+            return;
+        }
+        let waits = peer.addresses().asked().hold(to, transmit.contents.into());
+        self.received.refused += u64::from(!waits);
+    }
+
+    /// An authentic check has come from this address. Whether it is to be answered already.
+    fn learn(&mut self, index: usize, address: Endpoint, nominates: bool) -> bool {
+        match self.peers.learn_address(index, address, nominates, self.now) {
+            Learnt::Its => {
+                if address.protocol == Protocol::Tcp {
+                    self.socket.claim_tcp(address.address);
                 }
+                true
+            }
+            // Before the answer, so that the client's comes before what it does next.
+            Learnt::Free(ask) => {
+                self.ask(index, address, ask);
+                true
+            }
+            Learnt::Held { ask, taken } => {
+                self.received.refused += u64::from(taken);
+                self.ask(index, address, ask);
+                false
             }
         }
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        let sent = peer.transmit(&mut self.socket, transmit, self.now);
-        self.received.refused += u64::from(!sent);
     }
 
     /// Asks a peer by this name, if any, whether it is reached at this address.
