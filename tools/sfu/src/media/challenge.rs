@@ -102,7 +102,7 @@ impl Asked {
         if self.0.len() >= ASKED_MAX {
             challenges.forget(self.0.remove(0).id);
         }
-        let id = challenges.make(index);
+        let id = challenges.make(index, address);
         self.0.push(Challenge::new(id, address, nominates, now));
         Some(id)
     }
@@ -143,35 +143,46 @@ pub(crate) struct Challenges {
     /// Keyed by the system, so that who has seen some can't tell others.
     ids: RandomState,
     made: u64,
-    peers: FxHashMap<ChallengeId, usize>,
+    open: FxHashMap<ChallengeId, (usize, Endpoint)>,
+    /// The last that was made for each address.
+    last: FxHashMap<Endpoint, ChallengeId>,
 }
 
 impl Challenges {
-    /// A new one for the peer at this index.
-    pub(crate) fn make(&mut self, index: usize) -> ChallengeId {
+    /// A new one for the peer at this index, of this address.
+    pub(crate) fn make(&mut self, index: usize, address: Endpoint) -> ChallengeId {
         self.made += 1;
         let mut id = [0; 12];
         let halves = [self.ids.hash_one((self.made, 0)), self.ids.hash_one((self.made, 1))];
         id[..8].copy_from_slice(&halves[0].to_be_bytes());
         id[8..].copy_from_slice(&halves[1].to_be_bytes()[..4]);
         let id = ChallengeId(id);
-        self.peers.insert(id, index);
+        self.open.insert(id, (index, address));
+        self.last.insert(address, id);
         id
     }
 
     /// Whom one is for.
     pub(crate) fn peer(&self, id: ChallengeId) -> Option<usize> {
-        self.peers.get(&id).copied()
+        self.open.get(&id).map(|(index, _)| *index)
+    }
+
+    /// Whose what comes from there may be: its answer may still be under way, or wait with others' joins.
+    pub(crate) fn asked_at(&self, address: Endpoint) -> Option<usize> {
+        self.last.get(&address).and_then(|id| self.peer(*id))
     }
 
     /// It is answered, or no longer waited for.
     pub(crate) fn forget(&mut self, id: ChallengeId) {
-        self.peers.remove(&id);
+        let Some((_, address)) = self.open.remove(&id) else { return };
+        if self.last.get(&address) == Some(&id) {
+            self.last.remove(&address);
+        }
     }
 
     /// There are none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.peers.is_empty()
+        self.open.is_empty()
     }
 }
 
@@ -202,6 +213,15 @@ mod tests {
         let other = check(2, false, 99).unwrap();
         assert_ne!(first, other);
         assert_eq!([first, other].map(|id| challenges.peer(id)), [Some(7); 2]);
+        let another = challenges.make(8, address(1));
+        assert_eq!(
+            [1, 2, 3].map(|port| challenges.asked_at(address(port))),
+            [Some(8), Some(7), None]
+        );
+        challenges.forget(first);
+        assert_eq!(challenges.asked_at(address(1)), Some(8));
+        challenges.forget(another);
+        assert_eq!(challenges.asked_at(address(1)), None);
         for n in 0..=HELD_MAX as u8 {
             assert!(asked.hold(address(2), vec![n]));
         }

@@ -103,15 +103,19 @@ impl PeerTable {
     }
 
     /// Whose datagram this is: a connectivity check says so itself, and so does the answer to one of ours;
-    /// anything else by its source.
+    /// anything else by its source, where it may be of whom is asked there if nobody is known to be reached.
     pub(crate) fn of_datagram(&self, source: Endpoint, datagram: &[u8]) -> Option<usize> {
         if !self.challenges.is_empty()
             && let Some(peer) = stun::answered(datagram).and_then(|id| self.challenges.peer(id))
         {
             return Some(peer);
         }
-        stun::with_receiver(datagram, |ufrag| self.by_ufrag.get(ufrag).copied())
-            .unwrap_or_else(|| self.by_address.get(&source).copied())
+        stun::with_receiver(datagram, |ufrag| self.by_ufrag.get(ufrag).copied()).unwrap_or_else(
+            || {
+                let reached = self.by_address.get(&source).copied();
+                reached.or_else(|| self.challenges.asked_at(source))
+            },
+        )
     }
 
     /// A peer has sent an authentic check from this address, perhaps one that nominates it. That makes it
