@@ -218,7 +218,6 @@ async fn squatter(sfu: &Sfu, camera: &mut Camera, name: &str, plot: &UdpSocket) 
 }
 
 #[tokio::test]
-#[ignore = "open: the rightful one often does not connect within 15 s, though it has the address"]
 async fn nobody_holds_an_address_by_checking_from_it() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;
@@ -257,7 +256,6 @@ async fn nobody_holds_an_address_by_checking_from_it() {
 }
 
 #[tokio::test]
-#[ignore = "open: the rightful one often does not connect within 15 s, though it has the address"]
 async fn thirty_who_check_from_an_address_do_not_keep_its_owner_out() {
     let sfu = start("", 1);
     let mut camera = camera(&sfu).await;

@@ -2,16 +2,15 @@
 //!
 //! Anything but a connectivity check is somebody's by its source address alone, so who has an
 //! address decides who is heard. Only an authentic check claims one, and anybody can send an
-//! authentic check of its own from an address that isn't its own. So an address stays with a peer
-//! that lives there, and is free for the next one that checks from it once that peer has moved,
-//! fallen silent or ended: NATs give ports to others. One that lives there is not displaced by checks,
-//! but by who proves to be reached there ([`super::challenge`]).
+//! authentic check of its own from an address that isn't its own. So an address is of who proved last to
+//! be reached there ([`super::challenge`]), and of nobody before anybody has: NATs give ports to others. Who
+//! has made a TCP connection is at its end.
 
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
-use super::challenge::{Challenge, ChallengeId};
+use super::challenge::Asked;
 use super::endpoint::Endpoint;
 
 /// Addresses that one peer may have; beyond that the one heard from longest ago is forgotten.
@@ -21,26 +20,30 @@ pub(crate) const PEER_ADDRESSES_MAX: usize = 8;
 /// goes through them for each check. Checks from further ones are refused.
 const CHECKED_ADDRESSES_MAX: usize = 256;
 
-/// How long after its last check from an address a peer still lives there: as long as str0m keeps
-/// the pair of an ICE-lite agent.
-const ALIVE: Duration = Duration::from_secs(15);
-
 /// Whoever has not checked the address it nominated for so long has left it: consent is to be
 /// asked for every 5 s, give or take a fifth (RFC 7675 §5.1).
 const CONSENT: Duration = Duration::from_secs(6);
 
+/// An address at which a peer is reached.
+#[derive(Debug)]
+struct Known {
+    address: Endpoint,
+    /// When the last authentic check came from there.
+    heard: Instant,
+    /// When it was proved last.
+    reached: Instant,
+}
+
 /// The addresses of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
-    /// Where authentic checks came from that were not refused, and when the last one did.
-    known: Vec<(Endpoint, Instant)>,
+    /// Where it is reached.
+    known: Vec<Known>,
     destination: Option<Endpoint>,
-    /// It has left its destination, and where it is another lives.
-    moved: bool,
-    /// Where authentic checks came from since ICE began, refused or not.
+    /// Where authentic checks came from since ICE began, whoever is reached there.
     checked: FxHashSet<Endpoint>,
-    /// What it is asked where another lives.
-    challenge: Option<Challenge>,
+    /// What it is asked where it is not known to be reached.
+    asked: Asked,
 }
 
 impl Addresses {
@@ -49,10 +52,10 @@ impl Addresses {
         self.destination
     }
 
-    /// The destination, or this one from now on if there is none yet and it was not refused: str0m knows
-    /// nothing of that, and would send a peer's media to whoever lives there.
+    /// The destination, or this one from now on if there is none yet and the peer is reached there: str0m
+    /// knows nothing of that, and would send a peer's handshake and media to whoever lives there.
     pub(crate) fn destination_or(&mut self, nominated: Endpoint) -> Option<Endpoint> {
-        if self.destination.is_none() && self.heard(nominated).is_some() {
+        if self.destination.is_none() && self.known(nominated).is_some() {
             self.destination = Some(nominated);
         }
         self.destination
@@ -65,15 +68,7 @@ impl Addresses {
 
     /// ICE was restarted: what str0m kept of addresses is forgotten.
     pub(crate) fn restarted(&mut self) {
-        self.checked = self.known.iter().map(|(address, _)| *address).collect();
-    }
-
-    /// Whether the peer lives at this address, so that no other may have it: what it nominated,
-    /// or, before it has, wherever it checks from.
-    pub(crate) fn lives_at(&self, address: Endpoint, now: Instant) -> bool {
-        !self.moved
-            && self.destination.is_none_or(|destination| destination == address)
-            && self.heard(address).is_some_and(|at| now < at + ALIVE)
+        self.checked = self.iter().collect();
     }
 
     /// An authentic check came from here. The last address nominated is the destination, as with
@@ -81,77 +76,45 @@ impl Addresses {
     /// away until the pair dies, 15 s later. Clients that nominate only once are followed when they
     /// no longer check where they were.
     ///
-    /// Gives back the address that had to be forgotten for it, if any.
-    pub(crate) fn checked(
-        &mut self,
-        address: Endpoint,
-        nominates: bool,
-        now: Instant,
-    ) -> Option<Endpoint> {
+    /// Whether the peer is known to be reached there; nothing else has come of it if it is not.
+    pub(crate) fn checked(&mut self, address: Endpoint, nominates: bool, now: Instant) -> bool {
+        self.checked.insert(address);
+        let Some(known) = self.known.iter_mut().find(|known| known.address == address) else {
+            return false;
+        };
+        known.heard = now;
         if nominates || self.has_left(now) {
             self.destination = Some(address);
         }
-        self.moved &= self.destination != Some(address);
-        self.checked.insert(address);
-        if let Some((_, at)) = self.known.iter_mut().find(|(known, _)| *known == address) {
-            *at = now;
+        true
+    }
+
+    /// The peer has proved to be reached here. Gives back the address that had to be forgotten for it,
+    /// if any.
+    pub(crate) fn reached(&mut self, address: Endpoint, now: Instant) -> Option<Endpoint> {
+        if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
+            known.reached = now;
             return None;
         }
-        self.known.push((address, now));
+        self.known.push(Known { address, heard: now, reached: now });
         if self.known.len() <= PEER_ADDRESSES_MAX {
             return None;
         }
-        let others = self
-            .known
-            .iter()
-            .enumerate()
-            .filter(|(_, (known, _))| *known != address && self.destination != Some(*known));
-        let (oldest, _) = others.min_by_key(|(_, (_, at))| *at)?;
-        Some(self.known.remove(oldest).0)
+        let others = self.known.iter().enumerate().filter(|(_, known)| {
+            known.address != address && self.destination != Some(known.address)
+        });
+        let (oldest, _) = others.min_by_key(|(_, known)| known.heard)?;
+        Some(self.known.remove(oldest).address)
     }
 
-    /// An authentic check came from an address where another lives. That the other stays is no
-    /// reason for this one to keep what it has left: two clients may have got each other's port.
-    pub(crate) fn refused(&mut self, address: Endpoint, nominates: bool, now: Instant) {
-        self.checked.insert(address);
-        self.moved |= nominates || self.has_left(now);
+    /// When the peer proved last that it is reached here, if it has.
+    pub(crate) fn reached_at(&self, address: Endpoint) -> Option<Instant> {
+        self.known(address).map(|known| known.reached)
     }
 
-    /// It has checked from where another lives. Whether it is to be asked there, and by which name, if it
-    /// has one already.
-    pub(crate) fn asks_again(
-        &mut self,
-        address: Endpoint,
-        nominates: bool,
-        now: Instant,
-    ) -> Option<Option<ChallengeId>> {
-        match self.challenge.as_mut().filter(|challenge| challenge.is_open(now)) {
-            Some(open) => open.checked(address, nominates, now).then(|| Some(open.id())),
-            None => Some(None),
-        }
-    }
-
-    /// It is asked this; what it was asked before, if anything.
-    pub(crate) fn ask(&mut self, challenge: Challenge) -> Option<ChallengeId> {
-        self.challenge.replace(challenge).map(|before| before.id())
-    }
-
-    /// What it is asked, or was.
-    pub(crate) fn challenge(&self) -> Option<ChallengeId> {
-        self.challenge.as_ref().map(Challenge::id)
-    }
-
-    /// It has answered, from this address; whether it nominates that. `None` if it was not asked there.
-    pub(crate) fn answered(
-        &mut self,
-        id: ChallengeId,
-        address: Endpoint,
-        now: Instant,
-    ) -> Option<bool> {
-        let challenge = self.challenge.as_ref().filter(|challenge| challenge.id() == id)?;
-        let nominates = challenge.answered(address, now)?;
-        self.challenge = None;
-        Some(nominates)
+    /// What it is asked where it is not known to be reached.
+    pub(crate) fn asked(&mut self) -> &mut Asked {
+        &mut self.asked
     }
 
     /// Another is reached there: this one is not, and what is for it must not go there.
@@ -160,23 +123,24 @@ impl Addresses {
         self.destination.take_if(|destination| *destination == address);
     }
 
-    /// Another has it now.
+    /// Nobody is there any more.
     pub(crate) fn forget(&mut self, address: Endpoint) {
-        self.known.retain(|(known, _)| *known != address);
+        self.known.retain(|known| known.address != address);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Endpoint> {
-        self.known.iter().map(|(address, _)| *address)
+        self.known.iter().map(|known| known.address)
     }
 
     /// Whether it no longer checks the address it nominated.
     fn has_left(&self, now: Instant) -> bool {
-        let silent = |destination| self.heard(destination).is_none_or(|at| now >= at + CONSENT);
+        let silent =
+            |destination| self.known(destination).is_none_or(|known| now >= known.heard + CONSENT);
         self.destination.is_some_and(silent)
     }
 
-    fn heard(&self, address: Endpoint) -> Option<Instant> {
-        self.known.iter().find(|(known, _)| *known == address).map(|(_, at)| *at)
+    fn known(&self, address: Endpoint) -> Option<&Known> {
+        self.known.iter().find(|known| known.address == address)
     }
 }
 
@@ -190,59 +154,85 @@ mod tests {
         Endpoint::udp(SocketAddr::from(([10, 0, 0, 1], port)))
     }
 
+    /// Who is reached at all of these.
+    fn reached(ports: std::ops::RangeInclusive<u16>, now: Instant) -> Addresses {
+        let mut peer = Addresses::default();
+        for port in ports {
+            peer.reached(address(port), now);
+        }
+        peer
+    }
+
     #[test]
-    fn a_peer_lives_where_it_nominated_until_it_moves_or_falls_silent() {
+    fn a_peer_is_where_it_nominated_last_of_where_it_is_reached() {
         let start = Instant::now();
         let mut peer = Addresses::default();
-        assert!(!peer.lives_at(address(1), start));
-        peer.checked(address(1), false, start);
-        peer.checked(address(2), false, start);
-        assert_eq!(peer.destination(), None);
-        assert!(peer.lives_at(address(1), start) && peer.lives_at(address(2), start));
-        peer.checked(address(2), true, start);
-        assert_eq!(peer.destination(), Some(address(2)));
-        assert!(!peer.lives_at(address(1), start), "not what it nominated");
-        assert!(peer.lives_at(address(2), start + ALIVE - Duration::from_millis(1)));
-        assert!(!peer.lives_at(address(2), start + ALIVE), "silent");
-        peer.checked(address(3), true, start);
-        assert!(!peer.lives_at(address(2), start), "it moved");
-        peer.forget(address(3));
-        assert!(!peer.lives_at(address(3), start), "another has it");
+        assert!(!peer.checked(address(1), true, start));
+        assert_eq!((peer.destination(), peer.reached_at(address(1))), (None, None));
+        peer.reached(address(1), start);
+        assert!(peer.checked(address(1), false, start));
+        assert_eq!((peer.destination(), peer.reached_at(address(1))), (None, Some(start)));
+        peer.checked(address(1), true, start);
+        assert_eq!(peer.destination(), Some(address(1)));
+        assert!(!peer.checked(address(2), true, start));
+        assert_eq!(peer.destination(), Some(address(1)), "it is not known to be reached there");
+        let later = start + Duration::from_secs(1);
+        assert_eq!(peer.reached(address(2), later), None);
+        peer.checked(address(2), true, later);
+        assert_eq!(
+            (peer.destination(), peer.reached_at(address(2))),
+            (Some(address(2)), Some(later))
+        );
+    }
+
+    #[test]
+    fn what_is_for_a_peer_no_longer_goes_where_another_is_reached() {
+        let start = Instant::now();
+        let mut peer = reached(1..=2, start);
+        peer.checked(address(1), true, start);
+        peer.evict(address(2));
+        assert_eq!(peer.destination(), Some(address(1)));
+        peer.evict(address(1));
+        assert_eq!((peer.destination(), peer.iter().count()), (None, 0));
+        assert!(!peer.checked(address(1), true, start));
     }
 
     #[test]
     fn one_address_is_two_places_by_two_protocols() {
         let start = Instant::now();
         let (udp, tcp) = (address(1), Endpoint::tcp(address(1).address));
-        let mut peer = Addresses::default();
-        peer.checked(udp, true, start);
-        assert!(peer.lives_at(udp, start) && !peer.lives_at(tcp, start));
+        let mut peer = reached(1..=1, start);
+        assert!(peer.checked(udp, true, start) && !peer.checked(tcp, true, start));
+        peer.reached(tcp, start);
         peer.checked(tcp, true, start);
         assert_eq!(peer.destination(), Some(tcp));
         assert_eq!(peer.iter().count(), 2);
         peer.forget(udp);
-        assert!(peer.lives_at(tcp, start));
+        assert_eq!(peer.iter().collect::<Vec<_>>(), [tcp]);
     }
 
     #[test]
     fn a_client_that_nominated_once_is_followed_when_it_checks_only_elsewhere() {
         let start = Instant::now();
-        let mut peer = Addresses::default();
+        let mut peer = reached(1..=2, start);
         peer.checked(address(1), true, start);
         peer.checked(address(2), false, start + CONSENT / 2);
         assert_eq!(peer.destination(), Some(address(1)), "another pair of the same client");
         peer.checked(address(1), false, start + CONSENT / 2);
         peer.checked(address(2), false, start + CONSENT);
         assert_eq!(peer.destination(), Some(address(1)), "it still checks where it was");
-        peer.checked(address(2), false, start + CONSENT / 2 + CONSENT);
+        let silent = start + CONSENT / 2 + CONSENT;
+        peer.checked(address(3), false, silent);
+        assert_eq!(peer.destination(), Some(address(1)), "it is not known to be reached there");
+        peer.checked(address(2), false, silent);
         assert_eq!(peer.destination(), Some(address(2)));
     }
 
     #[test]
     fn what_str0m_nominated_stands_until_the_client_nominates() {
         let start = Instant::now();
-        let mut peer = Addresses::default();
-        peer.checked(address(1), false, start);
+        let mut peer = reached(1..=2, start);
+        assert_eq!(peer.destination_or(address(3)), None, "nothing goes where it is not reached");
         assert_eq!(peer.destination_or(address(1)), Some(address(1)));
         assert_eq!(peer.destination_or(address(2)), Some(address(1)));
         peer.checked(address(2), true, start);
@@ -250,27 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_where_a_check_was_refused() {
-        let start = Instant::now();
-        let mut peer = Addresses::default();
-        peer.refused(address(1), true, start);
-        assert_eq!(peer.destination_or(address(1)), None);
-        peer.checked(address(2), true, start);
-        peer.refused(address(1), true, start);
-        assert_eq!(peer.destination_or(address(1)), Some(address(2)));
-    }
-
-    #[test]
     fn a_peer_checks_from_so_many_addresses_until_ice_is_restarted() {
         let start = Instant::now();
-        let mut peer = Addresses::default();
+        let mut peer = reached(0..=0, start);
         for port in 0..CHECKED_ADDRESSES_MAX as u16 {
             assert!(peer.admits(address(port)));
-            if port % 2 == 0 {
-                peer.checked(address(port), true, start);
-            } else {
-                peer.refused(address(port), false, start);
-            }
+            peer.checked(address(port), true, start);
         }
         let further = CHECKED_ADDRESSES_MAX as u16;
         assert!(
@@ -281,35 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_where_it_moved_to_does_not_keep_what_it_left() {
-        let start = Instant::now();
-        let mut peer = Addresses::default();
-        peer.checked(address(1), true, start);
-        peer.refused(address(2), false, start);
-        assert!(peer.lives_at(address(1), start), "another pair of the same client");
-        peer.refused(address(2), true, start);
-        assert!(!peer.lives_at(address(1), start));
-        peer.checked(address(1), true, start);
-        assert!(peer.lives_at(address(1), start), "back");
-        peer.refused(address(2), false, start + CONSENT);
-        assert!(!peer.lives_at(address(1), start + CONSENT));
-        peer.checked(address(2), true, start + CONSENT);
-        assert!(peer.lives_at(address(2), start + CONSENT));
-    }
-
-    #[test]
     fn the_address_that_is_forgotten_is_the_stalest_and_never_the_destination() {
         let start = Instant::now();
-        let mut peer = Addresses::default();
+        let mut peer = reached(1..=1, start);
         peer.checked(address(1), true, start);
         let last = PEER_ADDRESSES_MAX as u16 + 1;
         for port in 2..last {
             let at = start + Duration::from_millis(port.into());
-            assert_eq!(peer.checked(address(port), false, at), None);
+            assert_eq!(peer.reached(address(port), at), None);
         }
         let at = start + Duration::from_secs(1);
-        assert_eq!(peer.checked(address(2), false, at), None, "known");
-        assert_eq!(peer.checked(address(last), false, at), Some(address(3)));
+        peer.checked(address(2), false, at);
+        assert_eq!(peer.reached(address(2), at), None, "known");
+        assert_eq!(peer.reached(address(last), at), Some(address(3)));
         assert_eq!(peer.iter().count(), PEER_ADDRESSES_MAX);
     }
 }

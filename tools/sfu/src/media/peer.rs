@@ -674,12 +674,12 @@ impl Peer {
         }
     }
 
-    /// Sends one datagram of str0m's. False if it is to go where it must not: the client has checked from
-    /// nowhere but where others live.
+    /// Sends one datagram of str0m's. False if it is to go where it must not: the client is not known to
+    /// be reached anywhere.
     pub(crate) fn transmit(
         &mut self,
         socket: &mut MediaSocket,
-        transmit: Transmit,
+        transmit: &Transmit,
         now: Instant,
     ) -> bool {
         let class = Class::of(&transmit.contents);
@@ -695,14 +695,25 @@ impl Peer {
             false => self.addresses.destination_or(destination),
         };
         let Some(destination) = destination else { return false };
-        let payload: &[u8] = &transmit.contents;
+        self.put(socket, destination, &transmit.contents, now);
+        true
+    }
+
+    /// Sends what is no media, past str0m.
+    pub(crate) fn put(
+        &mut self,
+        socket: &mut MediaSocket,
+        destination: Endpoint,
+        payload: &[u8],
+        now: Instant,
+    ) {
         let mut copy = |buffer: &mut [u8]| {
             buffer.copy_from_slice(payload);
             true
         };
-        let datagram = Datagram { destination, class, len: payload.len(), write: &mut copy };
+        let (class, len) = (Class::of(payload), payload.len());
+        let datagram = Datagram { destination, class, len, write: &mut copy };
         socket.put(now, self.outgoing.impair.as_deref_mut(), datagram);
-        true
     }
 }
 

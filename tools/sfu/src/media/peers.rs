@@ -1,11 +1,13 @@
 //! The peers of one worker, and whose a datagram is.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use str0m::net::Protocol;
 
-use super::challenge::{Challenge, ChallengeId, Challenges};
+use super::challenge::{ChallengeId, Challenges};
 use super::endpoint::Endpoint;
 use super::message::PeerKey;
 use super::peer::Peer;
@@ -25,10 +27,19 @@ pub(crate) struct PeerTable {
 /// What becomes of an address from which a peer has checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Learnt {
-    /// The peer is heard there from now on.
+    /// The peer is reached there, and heard.
     Its,
-    /// Another lives there. The peer is to be asked there, perhaps, by this name.
-    Refused(Option<ChallengeId>),
+    /// Nobody is known to be reached there. The check is to be answered, and the peer to be asked before
+    /// that, perhaps, by this name.
+    Free(Option<ChallengeId>),
+    /// The same, and the check is to be answered once the peer is known to be reached: it nominates the
+    /// address, or another is reached there. It is asked there already, or is to be.
+    Held {
+        /// By which name the peer is to be asked, perhaps.
+        ask: Option<ChallengeId>,
+        /// Another is reached there.
+        taken: bool,
+    },
 }
 
 impl PeerTable {
@@ -61,7 +72,7 @@ impl PeerTable {
         for address in peer.addresses().iter() {
             forget_address(&mut self.by_address, index, address);
         }
-        if let Some(challenge) = peer.addresses().challenge() {
+        for challenge in peer.addresses().asked().ids() {
             self.challenges.forget(challenge);
         }
         Some(peer)
@@ -92,20 +103,23 @@ impl PeerTable {
     }
 
     /// Whose datagram this is: a connectivity check says so itself, and so does the answer to one of ours;
-    /// anything else by its source.
+    /// anything else by its source, where it may be of whom is asked there if nobody is known to be reached.
     pub(crate) fn of_datagram(&self, source: Endpoint, datagram: &[u8]) -> Option<usize> {
         if !self.challenges.is_empty()
             && let Some(peer) = stun::answered(datagram).and_then(|id| self.challenges.peer(id))
         {
             return Some(peer);
         }
-        stun::with_receiver(datagram, |ufrag| self.by_ufrag.get(ufrag).copied())
-            .unwrap_or_else(|| self.by_address.get(&source).copied())
+        stun::with_receiver(datagram, |ufrag| self.by_ufrag.get(ufrag).copied()).unwrap_or_else(
+            || {
+                let reached = self.by_address.get(&source).copied();
+                reached.or_else(|| self.challenges.asked_at(source))
+            },
+        )
     }
 
-    /// A peer has sent an authentic check from this address, perhaps one that nominates it. It is
-    /// heard there from now on, unless another lives there, who must not be cut off by a check from
-    /// its address.
+    /// A peer has sent an authentic check from this address, perhaps one that nominates it. That makes it
+    /// nobody's but who is known to be reached there: others would be cut off by a check from their address.
     pub(crate) fn learn_address(
         &mut self,
         index: usize,
@@ -113,79 +127,78 @@ impl PeerTable {
         nominates: bool,
         now: Instant,
     ) -> Learnt {
-        let owner = self.by_address.get(&address).copied().filter(|&owner| owner != index);
-        let owner = owner.and_then(|owner| self.peers.get_mut(owner));
-        let taken = owner
-            .is_some_and(|owner| !owner.has_ended() && owner.addresses().lives_at(address, now));
+        let Self { peers, by_address, challenges, .. } = self;
+        let Some(peer) = peers.get_mut(index) else { return Learnt::Free(None) };
+        let owner = by_address.get(&address).copied();
+        let before = peer.addresses().destination();
+        if owner == Some(index) && peer.addresses().checked(address, nominates, now) {
+            if before.is_some() && before != peer.addresses().destination() {
+                peer.begin_way_anew();
+            }
+            return Learnt::Its;
+        }
+        // Nobody writes another's address into a connection of TCP.
+        if address.protocol == Protocol::Tcp {
+            self.settle(index, address, nominates, now);
+            return Learnt::Its;
+        }
+        let key = peer.key().0;
+        peer.addresses().checked(address, false, now);
+        let ask = peer.addresses().asked().checked(address, nominates, now, (challenges, index));
+        let owner = owner.filter(|owner| *owner != index).and_then(|owner| self.peers.get(owner));
+        let taken = owner.is_some_and(|owner| !owner.has_ended());
         if taken {
-            return Learnt::Refused(self.refuse(index, address, nominates, now));
+            let from = address.address;
+            tracing::debug!(peer = key, %from, "a check from where another peer is reached");
         }
-        self.settle(index, address, nominates, now);
-        Learnt::Its
+        if taken || nominates { Learnt::Held { ask, taken } } else { Learnt::Free(ask) }
     }
 
-    /// Another lives where a peer has checked from. By which name that is to be asked there, if it is.
-    fn refuse(
-        &mut self,
-        index: usize,
-        address: Endpoint,
-        nominates: bool,
-        now: Instant,
-    ) -> Option<ChallengeId> {
-        let peer = self.peers.get_mut(index)?;
-        peer.addresses().refused(address, nominates, now);
-        let Endpoint { protocol, address: from } = address;
-        tracing::debug!(peer = peer.key().0, %protocol, %from, "a check from where another peer lives");
-        if let Some(known) = peer.addresses().asks_again(address, nominates, now)? {
-            return Some(known);
-        }
-        let id = self.challenges.make(index);
-        let before = peer.addresses().ask(Challenge::new(id, address, nominates, now));
-        if let Some(before) = before {
-            self.challenges.forget(before);
-        }
-        Some(id)
-    }
-
-    /// A datagram has come from this address for the peer. Whether it was what the peer was asked there,
-    /// by which it is known to be reached there: the address is its own from now on.
+    /// A datagram has come from this address for the peer. If it is what the peer was asked there, by which
+    /// it is known to be reached there, the address is its own from now on, and what has waited for that goes
+    /// there.
     pub(crate) fn hear_answer(
         &mut self,
         index: usize,
         address: Endpoint,
         datagram: &[u8],
         now: Instant,
-    ) -> bool {
+    ) -> Option<VecDeque<Vec<u8>>> {
         if self.challenges.is_empty() {
-            return false;
+            return None;
         }
-        let Some(id) = stun::answered(datagram) else { return false };
+        let id = stun::answered(datagram)?;
         if self.challenges.peer(id) != Some(index) {
-            return false;
+            return None;
         }
-        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.knows(datagram)) else {
-            return false;
-        };
-        let Some(nominates) = peer.addresses().answered(id, address, now) else { return false };
+        let peer = self.peers.get_mut(index).filter(|peer| peer.knows(datagram))?;
+        let key = peer.key().0;
+        let challenge = peer.addresses().asked().answered(id, address, now)?;
         self.challenges.forget(id);
-        tracing::debug!(peer = peer.key().0, address = %address.address, "a peer is reached there");
-        self.settle(index, address, nominates, now);
-        true
+        // It was there before the other came, and keeps nobody from it by having waited with its answer.
+        let owner = self.by_address.get(&address).and_then(|owner| self.peers.get_mut(*owner));
+        let since = owner.and_then(|owner| owner.addresses().reached_at(address));
+        if since.is_some_and(|since| since > challenge.began) {
+            return None;
+        }
+        tracing::debug!(peer = key, address = %address.address, "a peer is reached there");
+        self.settle(index, address, challenge.nominates, now);
+        Some(challenge.held)
     }
 
-    /// A peer is heard at this address from now on, and nobody else.
+    /// A peer is reached at this address, so nobody else is.
     fn settle(&mut self, index: usize, address: Endpoint, nominates: bool, now: Instant) {
-        let owner = self.by_address.get(&address).copied().filter(|&owner| owner != index);
+        let owner = self.by_address.insert(address, index).filter(|&owner| owner != index);
         if let Some(owner) = owner.and_then(|owner| self.peers.get_mut(owner)) {
             owner.addresses().evict(address);
         }
         let Some(peer) = self.peers.get_mut(index) else { return };
         let before = peer.addresses().destination();
-        let forgotten = peer.addresses().checked(address, nominates, now);
+        let forgotten = peer.addresses().reached(address, now);
+        peer.addresses().checked(address, nominates, now);
         if before.is_some() && before != peer.addresses().destination() {
             peer.begin_way_anew();
         }
-        self.by_address.insert(address, index);
         if let Some(forgotten) = forgotten {
             forget_address(&mut self.by_address, index, forgotten);
         }

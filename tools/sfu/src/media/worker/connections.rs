@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use stampede_core::dtls::has_plain_data;
-use stampede_impair::Class;
-use str0m::net::Protocol;
+use str0m::net::{Protocol, Transmit};
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
 use str0m::{Event as RtcEvent, IceConnectionState, Output};
@@ -20,7 +19,6 @@ use crate::media::message::Event;
 use crate::media::offers::Offer;
 use crate::media::peer::{Peer, Wish};
 use crate::media::peers::Learnt;
-use crate::media::socket::Datagram;
 use crate::media::stun;
 use crate::media::told::{Missing, Told, told};
 use crate::options::Congestion;
@@ -59,10 +57,12 @@ impl Worker {
 
     /// Gives the peer the datagram that was received at this time.
     pub(super) fn receive_datagram(&mut self, index: usize, source: Endpoint, at: Instant) {
-        if self.peers.hear_answer(index, source, &self.received.datagram, self.now) {
+        let held = self.peers.hear_answer(index, source, &self.received.datagram, self.now);
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(held) = held {
+            held.iter().for_each(|waits| peer.put(&mut self.socket, source, waits, self.now));
             return;
         }
-        let Some(peer) = self.peers.get_mut(index) else { return };
         let datagram = &self.received.datagram;
         if peer.loses(datagram) {
             self.received.dropped += 1;
@@ -113,26 +113,7 @@ impl Worker {
         loop {
             let Some(peer) = self.peers.get_mut(index) else { return };
             match peer.poll() {
-                Ok(Output::Transmit(transmit)) => {
-                    let destination =
-                        Endpoint { protocol: transmit.proto, address: transmit.destination };
-                    // str0m answers nothing but authentic checks.
-                    let answers = stun::is_check(&transmit.contents);
-                    let mut refused = !peer.transmit(&mut self.socket, transmit, self.now);
-                    if answers {
-                        let nominates = nominating == Some(destination);
-                        let learnt =
-                            self.peers.learn_address(index, destination, nominates, self.now);
-                        refused |= learnt != Learnt::Its;
-                        if learnt == Learnt::Its && destination.protocol == Protocol::Tcp {
-                            self.socket.claim_tcp(destination.address);
-                        }
-                        if let Learnt::Refused(Some(challenge)) = learnt {
-                            self.ask(index, destination, challenge);
-                        }
-                    }
-                    self.received.refused += u64::from(refused);
-                }
+                Ok(Output::Transmit(transmit)) => self.transmit(index, transmit, nominating),
                 Ok(Output::Timeout(at)) => {
                     self.schedule(index, at);
                     return;
@@ -146,17 +127,48 @@ impl Worker {
         }
     }
 
-    /// Asks a peer whether it is reached at this address, where another lives.
-    fn ask(&mut self, index: usize, destination: Endpoint, challenge: ChallengeId) {
+    /// Sends what str0m has to send where its client is known to be reached; until then that waits.
+    fn transmit(&mut self, index: usize, transmit: Transmit, nominating: Option<Endpoint>) {
+        let to = Endpoint { protocol: transmit.proto, address: transmit.destination };
+        // str0m answers nothing but authentic checks.
+        let goes =
+            !stun::is_check(&transmit.contents) || self.learn(index, to, nominating == Some(to));
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let Some(check) = peer.challenge(challenge) else { return };
-        let mut copy = |buffer: &mut [u8]| {
-            buffer.copy_from_slice(&check);
-            true
-        };
-        let (class, len) = (Class::Other, check.len());
-        let datagram = Datagram { destination, class, len, write: &mut copy };
-        self.socket.put(self.now, None, datagram);
+        if goes && peer.transmit(&mut self.socket, &transmit, self.now) {
+            return;
+        }
+        let waits = peer.addresses().asked().hold(to, transmit.contents.into());
+        self.received.refused += u64::from(!waits);
+    }
+
+    /// An authentic check has come from this address. Whether it is to be answered already.
+    fn learn(&mut self, index: usize, address: Endpoint, nominates: bool) -> bool {
+        match self.peers.learn_address(index, address, nominates, self.now) {
+            Learnt::Its => {
+                if address.protocol == Protocol::Tcp {
+                    self.socket.claim_tcp(address.address);
+                }
+                true
+            }
+            // Before the answer, so that the client's comes before what it does next.
+            Learnt::Free(ask) => {
+                self.ask(index, address, ask);
+                true
+            }
+            Learnt::Held { ask, taken } => {
+                self.received.refused += u64::from(taken);
+                self.ask(index, address, ask);
+                false
+            }
+        }
+    }
+
+    /// Asks a peer by this name, if any, whether it is reached at this address.
+    fn ask(&mut self, index: usize, address: Endpoint, challenge: Option<ChallengeId>) {
+        let (Some(challenge), Some(peer)) = (challenge, self.peers.get_mut(index)) else { return };
+        if let Some(check) = peer.challenge(challenge) {
+            peer.put(&mut self.socket, address, &check, self.now);
+        }
     }
 
     fn on_event(&mut self, index: usize, event: RtcEvent) {
