@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
-use super::challenge::Asked;
+use super::challenge::Questions;
 use super::endpoint::Endpoint;
 
 /// Addresses that one peer may have; beyond that the one heard from longest ago is forgotten.
@@ -23,6 +23,10 @@ const CHECKED_ADDRESSES_MAX: usize = 256;
 /// Whoever has not checked the address it nominated for so long has left it: consent is to be
 /// asked for every 5 s, give or take a fifth (RFC 7675 §5.1).
 const CONSENT: Duration = Duration::from_secs(6);
+
+/// Whoever has not been heard where it nominated for so long is sent nothing there any more, and keeps nobody
+/// else from there: as long as str0m keeps the pair of an ICE-lite agent.
+const ALIVE: Duration = Duration::from_secs(15);
 
 /// An address at which a peer is reached.
 #[derive(Debug)]
@@ -40,10 +44,13 @@ pub(crate) struct Addresses {
     /// Where it is reached.
     known: Vec<Known>,
     destination: Option<Endpoint>,
+    /// It had a destination, which is another's now, or which it has left: str0m still names that, and it is
+    /// followed to wherever it checks from next.
+    displaced: bool,
     /// Where authentic checks came from since ICE began, whoever is reached there.
-    checked: FxHashSet<Endpoint>,
+    checked_from: FxHashSet<Endpoint>,
     /// What it is asked where it is not known to be reached.
-    asked: Asked,
+    questions: Questions,
 }
 
 impl Addresses {
@@ -55,20 +62,25 @@ impl Addresses {
     /// The destination, or this one from now on if there is none yet and the peer is reached there: str0m
     /// knows nothing of that, and would send a peer's handshake and media to whoever lives there.
     pub(crate) fn destination_or(&mut self, nominated: Endpoint) -> Option<Endpoint> {
-        if self.destination.is_none() && self.known(nominated).is_some() {
+        if self.destination.is_none() && !self.displaced && self.known(nominated).is_some() {
             self.destination = Some(nominated);
         }
         self.destination
     }
 
+    /// Whether it has, or had, a destination.
+    pub(crate) fn had_destination(&self) -> bool {
+        self.destination.is_some() || self.displaced
+    }
+
     /// Whether a check from this address is to be looked at.
     pub(crate) fn admits(&self, address: Endpoint) -> bool {
-        self.checked.len() < CHECKED_ADDRESSES_MAX || self.checked.contains(&address)
+        self.checked_from.len() < CHECKED_ADDRESSES_MAX || self.checked_from.contains(&address)
     }
 
     /// ICE was restarted: what str0m kept of addresses is forgotten.
     pub(crate) fn restarted(&mut self) {
-        self.checked = self.iter().collect();
+        self.checked_from = self.iter().collect();
     }
 
     /// An authentic check came from here. The last address nominated is the destination, as with
@@ -76,15 +88,20 @@ impl Addresses {
     /// away until the pair dies, 15 s later. Clients that nominate only once are followed when they
     /// no longer check where they were.
     ///
-    /// Whether the peer is known to be reached there; nothing else has come of it if it is not.
+    /// Whether the peer is known to be reached there. If it is not, and has long left its destination, it has
+    /// none.
     pub(crate) fn checked(&mut self, address: Endpoint, nominates: bool, now: Instant) -> bool {
-        self.checked.insert(address);
+        self.checked_from.insert(address);
         let Some(known) = self.known.iter_mut().find(|known| known.address == address) else {
+            if self.destination.is_some_and(|destination| !self.is_alive_at(destination, now)) {
+                self.displace();
+            }
             return false;
         };
         known.heard = now;
         if nominates || self.has_left(now) {
             self.destination = Some(address);
+            self.displaced = false;
         }
         true
     }
@@ -113,14 +130,26 @@ impl Addresses {
     }
 
     /// What it is asked where it is not known to be reached.
-    pub(crate) fn asked(&mut self) -> &mut Asked {
-        &mut self.asked
+    pub(crate) fn questions(&mut self) -> &mut Questions {
+        &mut self.questions
     }
 
     /// Another is reached there: this one is not, and what is for it must not go there.
     pub(crate) fn evict(&mut self, address: Endpoint) {
         self.forget(address);
-        self.destination.take_if(|destination| *destination == address);
+        if self.destination == Some(address) {
+            self.displace();
+        }
+    }
+
+    fn displace(&mut self) {
+        self.destination = None;
+        self.displaced = true;
+    }
+
+    /// Whether it has been heard at this address, where it is reached, not long ago.
+    pub(crate) fn is_alive_at(&self, address: Endpoint, now: Instant) -> bool {
+        self.known(address).is_some_and(|known| now < known.heard + ALIVE)
     }
 
     /// Nobody is there any more.
@@ -132,11 +161,11 @@ impl Addresses {
         self.known.iter().map(|known| known.address)
     }
 
-    /// Whether it no longer checks the address it nominated.
+    /// Whether it no longer checks the address it nominated, or can't be there.
     fn has_left(&self, now: Instant) -> bool {
         let silent =
             |destination| self.known(destination).is_none_or(|known| now >= known.heard + CONSENT);
-        self.destination.is_some_and(silent)
+        self.destination.map_or(self.displaced, silent)
     }
 
     fn known(&self, address: Endpoint) -> Option<&Known> {
@@ -195,6 +224,32 @@ mod tests {
         peer.evict(address(1));
         assert_eq!((peer.destination(), peer.iter().count()), (None, 0));
         assert!(!peer.checked(address(1), true, start));
+    }
+
+    #[test]
+    fn who_was_displaced_is_followed_though_it_nominates_only_once() {
+        let start = Instant::now();
+        let mut peer = reached(1..=2, start);
+        peer.checked(address(1), true, start);
+        peer.evict(address(1));
+        peer.reached(address(1), start);
+        assert_eq!(peer.destination_or(address(1)), None, "str0m names what it had");
+        assert!(peer.checked(address(2), false, start));
+        assert_eq!(peer.destination(), Some(address(2)));
+    }
+
+    #[test]
+    fn nothing_goes_to_an_address_that_was_left_for_one_where_nobody_answers() {
+        let start = Instant::now();
+        let mut peer = reached(1..=1, start);
+        peer.checked(address(1), true, start);
+        peer.checked(address(2), true, start + ALIVE - Duration::from_millis(1));
+        assert_eq!(peer.destination(), Some(address(1)));
+        peer.checked(address(2), true, start + ALIVE);
+        assert_eq!((peer.destination(), peer.had_destination()), (None, true));
+        peer.reached(address(2), start + ALIVE);
+        peer.checked(address(2), false, start + ALIVE);
+        assert_eq!(peer.destination(), Some(address(2)));
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //!
 //! An agent that is ICE-lite sends no checks otherwise (RFC 8445 §2.5). Clients are full agents, and answer
 //! them. What is sent is no longer than the check that asked for it, and at most twenty a second for
-//! an address.
+//! a peer at an address.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -34,7 +34,8 @@ use super::endpoint::Endpoint;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// How soon a peer is asked again by the same name, if it checks again.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// Addresses that a peer is asked at; at a further one it is asked in place of the one of longest ago.
+/// Addresses that a peer is asked at; at a further one it is asked in place of the one of longest ago, rather
+/// than of one that it nominates.
 const ASKED_MAX: usize = 8;
 /// Datagrams that wait for a peer to answer at an address; the oldest is dropped for a further one. They are
 /// answers to checks, and the first flight of a handshake.
@@ -53,14 +54,14 @@ pub(crate) struct Challenge {
     pub(crate) nominates: bool,
     /// When it was asked first.
     pub(crate) began: Instant,
-    asked: Instant,
+    asked_at: Instant,
     /// What goes there once it has answered this, at most [`HELD_MAX`].
     pub(crate) held: VecDeque<Vec<u8>>,
 }
 
 impl Challenge {
     fn new(id: ChallengeId, address: Endpoint, nominates: bool, now: Instant) -> Self {
-        Self { id, address, nominates, began: now, asked: now, held: VecDeque::new() }
+        Self { id, address, nominates, began: now, asked_at: now, held: VecDeque::new() }
     }
 
     /// Whether it is still to be answered.
@@ -70,10 +71,12 @@ impl Challenge {
 
     /// The peer has checked again. Whether it is to be asked again.
     fn checked(&mut self, nominates: bool, now: Instant) -> bool {
+        // What nominates follows at once, and everything waits for it.
+        let first = nominates && !self.nominates;
         self.nominates |= nominates;
-        let again = now >= self.asked + ASKED_AGAIN_AFTER;
+        let again = first || now >= self.asked_at + ASKED_AGAIN_AFTER;
         if again {
-            self.asked = now;
+            self.asked_at = now;
         }
         again
     }
@@ -81,26 +84,27 @@ impl Challenge {
 
 /// What one peer is asked, the oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Vec<Challenge>);
+pub(crate) struct Questions(Vec<Challenge>);
 
-impl Asked {
+impl Questions {
     /// It has checked from an address where it is not known to be reached. By which name it is to be
     /// asked there now, if it is.
-    pub(crate) fn checked(
+    pub(crate) fn ask(
         &mut self,
         address: Endpoint,
         nominates: bool,
         now: Instant,
         (challenges, index): (&mut Challenges, usize),
     ) -> Option<ChallengeId> {
-        if let Some(at) = self.0.iter().position(|asked| asked.address == address) {
-            if self.0[at].is_open(now) {
-                return self.0[at].checked(nominates, now).then_some(self.0[at].id);
-            }
-            challenges.forget(self.0.remove(at).id);
+        for over in self.0.extract_if(.., |asked| !asked.is_open(now)) {
+            challenges.forget(over.id);
+        }
+        if let Some(asked) = self.0.iter_mut().find(|asked| asked.address == address) {
+            return asked.checked(nominates, now).then_some(asked.id);
         }
         if self.0.len() >= ASKED_MAX {
-            challenges.forget(self.0.remove(0).id);
+            let oldest = self.0.iter().position(|asked| !asked.nominates).unwrap_or(0);
+            challenges.forget(self.0.remove(oldest).id);
         }
         let id = challenges.make(index, address);
         self.0.push(Challenge::new(id, address, nominates, now));
@@ -202,14 +206,14 @@ mod tests {
     fn one_is_asked_again_at_intervals_and_answered_from_where_it_was_asked() {
         let start = Instant::now();
         let ms = |ms| start + Duration::from_millis(ms);
-        let (mut challenges, mut asked) = (Challenges::default(), Asked::default());
-        let mut check = |port, nominates, at| {
-            asked.checked(address(port), nominates, ms(at), (&mut challenges, 7))
-        };
+        let (mut challenges, mut asked) = (Challenges::default(), Questions::default());
+        let mut check =
+            |port, nominates, at| asked.ask(address(port), nominates, ms(at), (&mut challenges, 7));
         let first = check(1, false, 0).unwrap();
         assert_eq!(check(1, false, 49), None);
         assert_eq!(check(1, false, 50), Some(first));
-        assert_eq!(check(1, true, 99), None);
+        assert_eq!(check(1, true, 51), Some(first), "it nominates now");
+        assert_eq!(check(1, true, 100), None);
         let other = check(2, false, 99).unwrap();
         assert_ne!(first, other);
         assert_eq!([first, other].map(|id| challenges.peer(id)), [Some(7); 2]);
@@ -238,7 +242,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_late_is_none_and_the_next_question_another() {
         let start = Instant::now();
-        let (mut challenges, mut asked) = (Challenges::default(), Asked::default());
+        let (mut challenges, mut asked) = (Challenges::default(), Questions::default());
         let late = start + ANSWERED_WITHIN;
         let id = asked.checked(address(1), true, start, (&mut challenges, 7)).unwrap();
         assert!(asked.answered(id, address(1), late).is_none());
@@ -251,7 +255,7 @@ mod tests {
     #[test]
     fn a_peer_is_asked_at_so_many_addresses() {
         let start = Instant::now();
-        let (mut challenges, mut asked) = (Challenges::default(), Asked::default());
+        let (mut challenges, mut asked) = (Challenges::default(), Questions::default());
         let ids: Vec<ChallengeId> = (0..=ASKED_MAX as u16)
             .map(|port| asked.checked(address(port), true, start, (&mut challenges, 7)).unwrap())
             .collect();

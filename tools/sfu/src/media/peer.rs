@@ -674,8 +674,8 @@ impl Peer {
         }
     }
 
-    /// Sends one datagram of str0m's. False if it is to go where it must not: the client is not known to
-    /// be reached anywhere.
+    /// Sends one datagram of str0m's, or drops it where it must never leave. False if it is to go where it
+    /// must not yet: the client is not known to be reached anywhere.
     pub(crate) fn transmit(
         &mut self,
         socket: &mut MediaSocket,
@@ -687,7 +687,7 @@ impl Peer {
         if class == Class::Rtp {
             // Two writers of one SSRC would encrypt with one IV twice.
             tracing::error!(peer = self.key.0, "an RTP packet of str0m's is not sent");
-            return false;
+            return true;
         }
         let destination = Endpoint { protocol: transmit.proto, address: transmit.destination };
         let destination = match is_check(&transmit.contents) {

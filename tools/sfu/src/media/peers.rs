@@ -72,7 +72,7 @@ impl PeerTable {
         for address in peer.addresses().iter() {
             forget_address(&mut self.by_address, index, address);
         }
-        for challenge in peer.addresses().asked().ids() {
+        for challenge in peer.addresses().questions().ids() {
             self.challenges.forget(challenge);
         }
         Some(peer)
@@ -130,9 +130,9 @@ impl PeerTable {
         let Self { peers, by_address, challenges, .. } = self;
         let Some(peer) = peers.get_mut(index) else { return Learnt::Free(None) };
         let owner = by_address.get(&address).copied();
-        let before = peer.addresses().destination();
+        let (had, before) = way(peer);
         if owner == Some(index) && peer.addresses().checked(address, nominates, now) {
-            if before.is_some() && before != peer.addresses().destination() {
+            if had && before != peer.addresses().destination() {
                 peer.begin_way_anew();
             }
             return Learnt::Its;
@@ -144,9 +144,13 @@ impl PeerTable {
         }
         let key = peer.key().0;
         peer.addresses().checked(address, false, now);
-        let ask = peer.addresses().asked().checked(address, nominates, now, (challenges, index));
-        let owner = owner.filter(|owner| *owner != index).and_then(|owner| self.peers.get(owner));
-        let taken = owner.is_some_and(|owner| !owner.has_ended());
+        let ask = peer.addresses().questions().ask(address, nominates, now, (challenges, index));
+        let owner = owner.filter(|owner| *owner != index);
+        let owner = owner.and_then(|owner| self.peers.get_mut(owner));
+        let alive = |owner: &mut Box<Peer>| {
+            !owner.has_ended() && owner.addresses().is_alive_at(address, now)
+        };
+        let taken = owner.is_some_and(alive);
         if taken {
             let from = address.address;
             tracing::debug!(peer = key, %from, "a check from where another peer is reached");
@@ -173,7 +177,7 @@ impl PeerTable {
         }
         let peer = self.peers.get_mut(index).filter(|peer| peer.knows(datagram))?;
         let key = peer.key().0;
-        let challenge = peer.addresses().asked().answered(id, address, now)?;
+        let challenge = peer.addresses().questions().answered(id, address, now)?;
         self.challenges.forget(id);
         // It was there before the other came, and keeps nobody from it by having waited with its answer.
         let owner = self.by_address.get(&address).and_then(|owner| self.peers.get_mut(*owner));
@@ -193,10 +197,10 @@ impl PeerTable {
             owner.addresses().evict(address);
         }
         let Some(peer) = self.peers.get_mut(index) else { return };
-        let before = peer.addresses().destination();
+        let (had, before) = way(peer);
         let forgotten = peer.addresses().reached(address, now);
         peer.addresses().checked(address, nominates, now);
-        if before.is_some() && before != peer.addresses().destination() {
+        if had && before != peer.addresses().destination() {
             peer.begin_way_anew();
         }
         if let Some(forgotten) = forgotten {
@@ -216,6 +220,11 @@ impl PeerTable {
             peer.addresses().forget(address);
         }
     }
+}
+
+/// Whether a peer has or had a destination, and the one it has.
+fn way(peer: &mut Peer) -> (bool, Option<Endpoint>) {
+    (peer.addresses().had_destination(), peer.addresses().destination())
 }
 
 /// A peer is no longer heard at an address, if it was.

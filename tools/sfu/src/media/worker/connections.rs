@@ -57,12 +57,7 @@ impl Worker {
 
     /// Gives the peer the datagram that was received at this time.
     pub(super) fn receive_datagram(&mut self, index: usize, source: Endpoint, at: Instant) {
-        let held = self.peers.hear_answer(index, source, &self.received.datagram, self.now);
         let Some(peer) = self.peers.get_mut(index) else { return };
-        if let Some(held) = held {
-            held.iter().for_each(|waits| peer.put(&mut self.socket, source, waits, self.now));
-            return;
-        }
         let datagram = &self.received.datagram;
         if peer.loses(datagram) {
             self.received.dropped += 1;
@@ -137,7 +132,7 @@ impl Worker {
         if goes && peer.transmit(&mut self.socket, &transmit, self.now) {
             return;
         }
-        let waits = peer.addresses().asked().hold(to, transmit.contents.into());
+        let waits = peer.addresses().questions().hold(to, transmit.contents.into());
         self.received.refused += u64::from(!waits);
     }
 

@@ -18,7 +18,13 @@ const PRESSING: Duration = Duration::from_millis(1);
 impl Worker {
     /// Takes the datagram that was received, at this time, from a peer: at once, or later if it joins.
     pub(super) fn take(&mut self, index: usize, source: Endpoint, at: Instant) {
-        let Some(peer) = self.peers.get(index) else { return };
+        // An answer costs next to nothing, and all else of the join waits for it.
+        let held = self.peers.hear_answer(index, source, &self.received.datagram, self.now);
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(held) = held {
+            held.iter().for_each(|waits| peer.put(&mut self.socket, source, waits, self.now));
+            return;
+        }
         if peer.is_joining() {
             self.joins.receive(index, peer.key(), source, &self.received.datagram);
             return;
