@@ -11,6 +11,7 @@ use std::sync::Arc;
 use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, SeqParameterSet};
 use h264_reader::rbsp::{self, BitReader};
 
+use crate::bits;
 use crate::clip::{
     ClipFrame, ClipOptions, ClipProblem, Codec, FRAME_BYTES_MAX, FRAME_RATE_ASSUMED,
     FRAME_RATE_MAX, FRAME_RATE_MIN, MediaClip, OpenedClip, ProblemAt, Timing,
@@ -271,7 +272,10 @@ impl<'a> Stream<'a> {
                 self.open.has_parameters = true;
                 self.parameters = vec![unit.data];
             }
-            nal::PPS => self.keep(unit.data)?,
+            nal::PPS => {
+                self.replace(unit.data, 1);
+                self.keep(unit.data)?;
+            }
             // They carry nothing that RTP does not say already.
             nal::DELIMITER | nal::END_OF_SEQUENCE | nal::END_OF_STREAM | nal::FILLER => {
                 return Ok(());
@@ -282,6 +286,15 @@ impl<'a> Stream<'a> {
         self.open.keyframe |= kind == nal::IDR;
         self.open.units.push(unit.data);
         Ok(())
+    }
+
+    /// A picture parameter set, behind a header of so many bytes, takes the place of the one with its number
+    /// (`pps_pic_parameter_set_id`, of H.264 and of H.265 the first thing in it).
+    fn replace(&mut self, data: &[u8], header_bytes: usize) {
+        let number = |set: &[u8]| bits::BitReader::new(set.get(header_bytes..)?).exp_golomb();
+        let Some(its) = number(data) else { return };
+        let same = |set: &[u8]| set.first() == data.first() && number(set) == Some(its);
+        self.parameters.retain(|set| *set == data || !same(set));
     }
 
     /// Keeps a parameter set for keyframes that come without.
@@ -407,6 +420,11 @@ mod tests {
             stream.add(&Unit { offset: 0, index: 0, data }).unwrap();
         }
         assert_eq!(stream.parameters, [&[0x68, 1], &[0x68, 2]]);
+        // The second has the number of the first, 0.
+        for data in [&[0x68_u8, 0x81][..], &[0x68, 0x82], &[0x68, 0x41]] {
+            stream.add(&Unit { offset: 0, index: 0, data }).unwrap();
+        }
+        assert_eq!(stream.parameters[2..], [&[0x68, 0x82], &[0x68, 0x41]]);
     }
 
     proptest! {

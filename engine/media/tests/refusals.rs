@@ -618,8 +618,12 @@ fn h265_that_cannot_be_sent() {
     refused_at(&[vps, pps, H265_IDR], 0, "without sequence parameter set");
     // As many parameter sets as are kept, and one more.
     const PARAMETER_SETS_MAX: usize = 64;
-    let many: Vec<_> =
-        (0..PARAMETER_SETS_MAX as u8).map(|n| [&pps[..], &[n, 1]].concat()).collect();
+    // Their numbers are Exp-Golomb codes.
+    let numbered = |number: u16| {
+        let code = (number + 1) << (16 - (2 * (u16::BITS - (number + 1).leading_zeros()) - 1));
+        [&pps[..2], &code.to_be_bytes(), &[1]].concat()
+    };
+    let many: Vec<_> = (0..PARAMETER_SETS_MAX as u16).map(numbered).collect();
     let mut units: Vec<&[u8]> = vec![vps, sps];
     units.extend(many[..PARAMETER_SETS_MAX - 2].iter().map(Vec::as_slice));
     assert!(MediaClip::from_bytes("x", &annex_b(&[&units[..], &[H265_IDR]].concat())).is_ok());

@@ -95,6 +95,9 @@ fn keep<'a>(stream: &mut Stream<'a>, kind: u8, data: &'a [u8]) -> Result<(), Str
     if kind == nal::VPS && !stream.parameters.contains(&data) {
         stream.parameters.clear();
     }
+    if kind == nal::PPS {
+        stream.replace(data, 2);
+    }
     stream.keep(data)
 }
 
