@@ -16,8 +16,6 @@ use stampede_report::types::Phases;
 const NAMES_MAX: usize = 256;
 /// Longest text of all that is told at once; what finds no room in it is told the next time.
 const TOLD_BYTES_MAX: usize = 1 << 20;
-/// Digits of the finest histogram that is taken in, as of the report's.
-const DIGITS_MAX: u8 = 3;
 
 /// How often each value came.
 type Counts = BTreeMap<u64, u64>;
@@ -108,25 +106,34 @@ impl LiveDistributions {
         news
     }
 
-    /// Takes in what [`news`](Self::news) of another host said.
+    /// Takes in what [`news`](Self::news) of another host said: all of it, or nothing.
     ///
     /// # Errors
     /// It can't be read, in words.
     pub fn take(&mut self, news: &BTreeMap<String, Growth>) -> Result<(), String> {
+        let is_new = |(name, growth): &(&String, &Growth)| {
+            !growth.hdr.is_empty() && !self.by_name.contains_key(*name)
+        };
+        if self.by_name.len() + news.iter().filter(is_new).count() > NAMES_MAX {
+            return Err(format!("more than {NAMES_MAX} histograms"));
+        }
+        let mut read = Vec::with_capacity(news.len());
         for (name, Growth { anew, hdr }) in news {
-            if *anew {
+            let grown = match hdr.is_empty() {
+                true => Counts::new(),
+                false => counts(&hist::decode(hdr).ok_or("a histogram that can't be read")?),
+            };
+            read.push((name, *anew, grown));
+        }
+        for (name, anew, grown) in read {
+            if anew {
                 self.by_name.remove(name);
             }
-            if hdr.is_empty() {
+            if grown.is_empty() {
                 continue;
             }
-            let read = hist::decode(hdr).filter(|read| read.sigfig() <= DIGITS_MAX);
-            let read = read.ok_or_else(|| "a histogram that can't be read".to_owned())?;
-            if !self.by_name.contains_key(name) && self.by_name.len() >= NAMES_MAX {
-                return Err(format!("more than {NAMES_MAX} histograms"));
-            }
             let own = self.by_name.entry(name.clone()).or_default();
-            for (value, count) in counts(&read) {
+            for (value, count) in grown {
                 let sum = own.entry(value).or_default();
                 *sum = sum.saturating_add(count);
             }
@@ -238,6 +245,9 @@ mod tests {
         let mut sum = LiveDistributions::default();
         let growth = |hdr: &str| Growth { anew: false, hdr: hdr.to_owned() };
         assert!(sum.take(&[("a".to_owned(), growth("AAAA"))].into()).is_err());
+        // Of 38 bytes that say that 4 GB follow.
+        let large = growth("HISTFAAAAB54nJNpmSz8HwgYIIAZSjOCCOXDbgz2HyACANBQB6I=");
+        assert!(sum.take(&[("a".to_owned(), large)].into()).is_err());
         let mut fine = Histogram::<u64>::new(5).unwrap();
         fine.record(3).unwrap();
         let fine = growth(&hist::encode(&fine).unwrap());
@@ -245,6 +255,10 @@ mod tests {
         let mut one = Samples::new();
         one.record_micros(3, 1);
         let one = hist::encode(one.histogram()).unwrap();
+        // Of what can't be read in part nothing is taken.
+        let half = [("a".to_owned(), growth(&one)), ("b".to_owned(), growth("AAAA"))];
+        assert!(sum.take(&half.into()).is_err());
+        assert_eq!(sum, LiveDistributions::default());
         let many = |from: usize, to| (from..to).map(|name| (name.to_string(), growth(&one)));
         assert_eq!(sum.take(&many(0, NAMES_MAX).collect()), Ok(()));
         assert!(sum.take(&many(NAMES_MAX, NAMES_MAX + 1).collect()).is_err());
