@@ -147,6 +147,7 @@ impl Coordination {
             started_at: SystemTime::now(),
             url,
             participants: options.participants,
+            staged: !scenario.shape.stages.is_empty(),
             thresholds: scenario.thresholds,
             crossed: None,
             on_lost: self.flags.together.on_lost_host,
