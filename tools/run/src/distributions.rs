@@ -17,6 +17,9 @@ const NAMES_MAX: usize = 256;
 /// Longest text of all that is told at once; what finds no room in it is told the next time.
 const TOLD_BYTES_MAX: usize = 1 << 20;
 
+/// What the names of what peers measured begin with.
+const MEASURED: &str = "media/";
+
 /// How often each value came.
 type Counts = BTreeMap<u64, u64>;
 
@@ -37,7 +40,7 @@ impl LiveDistributions {
     /// Adds what peers measured.
     pub(crate) fn put_measured(&mut self, measured: &Distributions) {
         for (measure, histogram) in measured.all() {
-            self.put(format!("media/{}", measure.name()), histogram);
+            self.put(format!("{MEASURED}{}", measure.name()), histogram);
         }
     }
 
@@ -45,8 +48,7 @@ impl LiveDistributions {
     pub(crate) fn measured(&self) -> Distributions {
         let mut all = Distributions::default();
         for (name, counts) in &self.by_name {
-            let measure = name.strip_prefix("media/").and_then(Measure::named);
-            if let Some(histogram) = measure.and_then(|measure| all.of(measure)) {
+            if let Some(histogram) = measure(name).and_then(|measure| all.of(measure)) {
                 for (value, count) in counts {
                     histogram.saturating_record_n(*value, *count);
                 }
@@ -73,9 +75,21 @@ impl LiveDistributions {
         }
     }
 
-    /// What has to be told to whoever was told `told`, which is brought up to it.
-    pub fn news(&self, told: &mut Self) -> BTreeMap<String, Growth> {
-        let mut news = BTreeMap::new();
+    /// Takes out what was measured by the clocks of two hosts: latencies of data messages, and with
+    /// `media` those of media too.
+    pub fn forget_latency(&mut self, media: bool) {
+        self.by_name.retain(|name, _| match measure(name) {
+            Some(Measure::DataLatency(_)) => false,
+            Some(
+                Measure::VideoLatency | Measure::VideoLatencyOfHeight(_) | Measure::AudioLatency,
+            ) => !media,
+            _ => true,
+        });
+    }
+
+    /// What has to be told to whoever was told `told`, and what that one knows then.
+    pub fn news(&self, told: &Self) -> (BTreeMap<String, Growth>, Self) {
+        let (mut news, mut told) = (BTreeMap::new(), told.clone());
         let mut bytes = 0;
         let mut tell = |name: &String, growth: Growth| {
             bytes += name.len() + growth.hdr.len();
@@ -103,7 +117,7 @@ impl LiveDistributions {
                 told.by_name.insert(name.clone(), now.clone());
             }
         }
-        news
+        (news, told)
     }
 
     /// Takes in what [`news`](Self::news) of another host said: all of it, or nothing.
@@ -142,6 +156,11 @@ impl LiveDistributions {
     }
 }
 
+/// What peers measured by this name, if they did.
+fn measure(name: &str) -> Option<Measure> {
+    name.strip_prefix(MEASURED).and_then(Measure::named)
+}
+
 fn counts(histogram: &Histogram<u64>) -> Counts {
     let recorded = histogram.iter_recorded();
     recorded.map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
@@ -168,6 +187,8 @@ fn since(now: &Counts, before: &Counts) -> Option<Counts> {
 mod tests {
     use std::time::Duration;
 
+    use stampede_core::data::DataKind;
+
     use super::*;
 
     fn of(values_ms: &[u64]) -> LiveDistributions {
@@ -185,7 +206,8 @@ mod tests {
         // The third is of a window that began anew, and the fourth of one with nothing in it yet.
         for values in [&[3, 40][..], &[3, 3, 40, 900], &[3, 7], &[], &[7], &[7]] {
             let now = of(values);
-            let news = now.news(&mut told);
+            let news;
+            (news, told) = now.news(&told);
             grew.push(news.values().next().map(|growth| growth.anew));
             sum.take(&news).unwrap();
             assert_eq!((&sum, &told), (&now, &now), "{values:?}");
@@ -194,7 +216,7 @@ mod tests {
         let values: Vec<u64> = (1..=500).map(|value| value * value).collect();
         let mut exact = Samples::new();
         values.iter().for_each(|ms| exact.record(Duration::from_millis(*ms)));
-        sum.take(&of(&values).news(&mut told)).unwrap();
+        sum.take(&of(&values).news(&told).0).unwrap();
         assert_eq!(sum.ms("join/dtls"), exact.as_ms());
         assert_eq!(sum.phases_ms("join").dtls, exact.as_ms());
     }
@@ -210,12 +232,39 @@ mod tests {
         }
         let (mut all, mut sum) = (LiveDistributions::default(), LiveDistributions::default());
         all.put_measured(&measured);
-        sum.take(&all.news(&mut LiveDistributions::default())).unwrap();
+        sum.take(&all.news(&LiveDistributions::default()).0).unwrap();
         let back = sum.measured();
         for ((measure, one), (_, other)) in measured.all().zip(back.all()) {
             assert_eq!(Hist::of_micros_as_ms(one), Hist::of_micros_as_ms(other), "{measure:?}");
         }
         assert_eq!(back.video_latency_by_height_us[0].1.len(), 1);
+    }
+
+    #[test]
+    fn latencies_by_unknown_clocks_are_told_not_to_count() {
+        let mut measured = Distributions::default();
+        let data = Measure::DataLatency(DataKind::Lossy);
+        let of_height = Measure::VideoLatencyOfHeight(720);
+        let media = [Measure::VideoLatency, of_height, Measure::AudioLatency];
+        let own = [Measure::VideoJitter, Measure::RpcRoundTrip];
+        for measure in own.into_iter().chain(media).chain([data]) {
+            measured.of(measure).unwrap().record(48_211).unwrap();
+        }
+        let mut now = LiveDistributions::default();
+        now.put_measured(&measured);
+        let (mut told, mut sum) = (LiveDistributions::default(), LiveDistributions::default());
+        let mut has = |now: &LiveDistributions, measure: Measure| {
+            let news;
+            (news, told) = now.news(&told);
+            sum.take(&news).unwrap();
+            !sum.measured().of(measure).unwrap().is_empty()
+        };
+        assert!(own.into_iter().chain(media).chain([data]).all(|one| has(&now, one)));
+        now.forget_latency(false);
+        assert!(!has(&now, data) && own.into_iter().chain(media).all(|one| has(&now, one)));
+        now.forget_latency(true);
+        assert!(!media.into_iter().any(|one| has(&now, one)));
+        assert!(own.into_iter().all(|one| has(&now, one)));
     }
 
     #[test]
@@ -231,7 +280,8 @@ mod tests {
         let (mut told, mut sum) = (LiveDistributions::default(), LiveDistributions::default());
         let mut seconds = 0;
         while sum != all {
-            let news = all.news(&mut told);
+            let news;
+            (news, told) = all.news(&told);
             let bytes: usize = news.values().map(|growth| growth.hdr.len()).sum();
             assert!(bytes > 0 && bytes <= TOLD_BYTES_MAX, "{bytes}");
             sum.take(&news).unwrap();
