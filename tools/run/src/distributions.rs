@@ -12,6 +12,8 @@ use stampede_hosts::messages::Growth;
 use stampede_report::hist::{self, Hist, Samples};
 use stampede_report::types::Phases;
 
+use crate::joins::PHASE_NAMES;
+
 /// Most distributions of a host; what has more is not one of ours, which have some sixty at most.
 const NAMES_MAX: usize = 256;
 /// Longest text of all that is told at once; what finds no room in it is told the next time.
@@ -64,15 +66,9 @@ impl LiveDistributions {
 
     /// Those of the phases of a join, by what their names begin with.
     pub(crate) fn phases_ms(&self, of: &str) -> Phases {
-        let phase = |name: &str| self.ms(&format!("{of}/{name}"));
-        Phases {
-            websocket: phase("websocket"),
-            signal: phase("signal"),
-            ice: phase("ice"),
-            dtls: phase("dtls"),
-            first_packet: phase("first_packet"),
-            first_keyframe: phase("first_keyframe"),
-        }
+        let [websocket, signal, ice, dtls, first_packet, first_keyframe] =
+            PHASE_NAMES.map(|name| self.ms(&format!("{of}/{name}")));
+        Phases { websocket, signal, ice, dtls, first_packet, first_keyframe }
     }
 
     /// Takes out what was measured by the clocks of two hosts: latencies of data messages, and with

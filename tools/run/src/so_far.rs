@@ -2,7 +2,7 @@
 
 use stampede_core::MediaKind;
 use stampede_counters::{
-    DataCounters, ImpairCounters, MediaCounters, PublishCounters, RecoveryCounters, RpcCounters,
+    DataCounters, ImpairCounters, MediaCounters, PublishCounters, RpcCounters,
 };
 use stampede_engine::PathKind;
 use stampede_report::types::{
@@ -13,6 +13,7 @@ use stampede_report::types::{
 
 use crate::facts::{Sums, data_section, measured, publish, rpc_section};
 use crate::progress::{Progress, WorkerProgress};
+use crate::recoveries::WAY_NAMES;
 
 /// What is known of a run so far: what was counted and measured until then, and nothing of single
 /// streams, subscribers and cohorts, for that is made at the end. `series` are its rows until then,
@@ -37,10 +38,9 @@ pub fn report_so_far(
     };
     let video = media(MediaKind::Video, &counted.video, &watch.video);
     let video = video.map(|section| MediaSection { layers: Some(watch.layers.clone()), ..section });
-    let recovery = |counted: RecoveryCounters, name: &str| RecoverySection {
-        counted,
-        ms: told.ms(&format!("recovery/{name}")),
-    };
+    let [resume, ice_restart, full_reconnect, moved] =
+        WAY_NAMES.map(|name| told.ms(&format!("recovery/{name}")));
+    let recovery = |counted, ms| RecoverySection { counted, ms };
     let recoveries = progress.recoveries;
     Report {
         schema: SCHEMA.to_owned(),
@@ -48,10 +48,10 @@ pub fn report_so_far(
         verdict,
         join: join(progress),
         recoveries: RecoveriesSection {
-            resume: recovery(recoveries.resume, "resume"),
-            ice_restart: recovery(recoveries.ice_restart, "ice_restart"),
-            full_reconnect: recovery(recoveries.full_reconnect, "full_reconnect"),
-            moved: recovery(recoveries.moved, "moved"),
+            resume: recovery(recoveries.resume, resume),
+            ice_restart: recovery(recoveries.ice_restart, ice_restart),
+            full_reconnect: recovery(recoveries.full_reconnect, full_reconnect),
+            moved: recovery(recoveries.moved, moved),
         },
         faults: Vec::new(),
         signalling: SignallingSection {
