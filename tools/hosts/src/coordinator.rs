@@ -83,7 +83,8 @@ pub struct Host {
 }
 
 impl Host {
-    fn is_gone(&self) -> bool {
+    /// It is gone, or was given up.
+    pub fn is_gone(&self) -> bool {
         matches!(self.state, HostState::Gone(_))
     }
 

@@ -1,10 +1,12 @@
 //! Distributions: HDR histograms inside; outside the object of docs/reports.md, "Sections of the
 //! JSON".
 
+use std::io::Read;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use schemars::JsonSchema;
@@ -15,6 +17,18 @@ const MICROS_MAX: u64 = 600_000_000;
 
 /// Longest encoded histogram that is read back; ours are a few kB.
 const ENCODED_BYTES_MAX: usize = 1 << 20;
+/// Longest histogram that is read back, once it is inflated; of ours the largest have 200 kB.
+const PLAIN_BYTES_MAX: u64 = 1 << 20;
+/// Finest histogram that is read back, in significant digits; ours have no more.
+const DIGITS_MAX: u32 = 3;
+/// Largest value that a histogram read back may have room for: sums of ours have grown to little
+/// above [`MICROS_MAX`]. With [`DIGITS_MAX`] its counts take a quarter of a megabyte.
+const VALUE_MAX: u64 = 1 << 40;
+/// What a V2 histogram begins with, and a compressed one: `V2EncodingCookieBase` and
+/// `V2CompressedEncodingCookieBase` of HdrHistogram's `AbstractHistogram.java`, with 0x10 for the
+/// size of their words.
+const COOKIE: u32 = 0x1c84_9313;
+const COMPRESSED_COOKIE: u32 = 0x1c84_9314;
 
 /// A distribution as the report shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -136,11 +150,48 @@ pub fn encode(histogram: &Histogram<u64>) -> Option<String> {
     Some(BASE64_STANDARD.encode(bytes))
 }
 
-/// The histogram that a text is of; `None` if it can't be read.
+/// The histogram that a text is of; `None` if it can't be read, or is finer or of larger values
+/// than ours are.
 pub fn decode(text: &str) -> Option<Histogram<u64>> {
     let text = Some(text).filter(|text| text.len() <= ENCODED_BYTES_MAX)?;
-    let bytes = BASE64_STANDARD.decode(text).ok()?;
-    Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
+    let plain = inflated(&BASE64_STANDARD.decode(text).ok()?)?;
+    // The library allocates what a header asks for before it reads on.
+    let bounded = is_bounded(&plain)?;
+    bounded.then(|| Deserializer::new().deserialize(&mut plain.as_slice()).ok()).flatten()
+}
+
+/// The histogram within a compressed one; cut off where it is too long, so that its length is not
+/// the one it says. What is behind it is no part of it.
+fn inflated(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let cookie = u32::from_be_bytes(field(&mut bytes)?);
+    let _length: [u8; 4] = field(&mut bytes)?;
+    if cookie != COMPRESSED_COOKIE {
+        return None;
+    }
+    let mut plain = Vec::new();
+    ZlibDecoder::new(bytes).take(PLAIN_BYTES_MAX).read_to_end(&mut plain).ok()?;
+    Some(plain)
+}
+
+/// Whether a histogram is as long as it says and takes no more memory than one of ours; `None` if
+/// it ends within its header.
+fn is_bounded(mut plain: &[u8]) -> Option<bool> {
+    let cookie = u32::from_be_bytes(field(&mut plain)?);
+    let length = u32::from_be_bytes(field(&mut plain)?);
+    let _normalizing_offset: [u8; 4] = field(&mut plain)?;
+    let digits = u32::from_be_bytes(field(&mut plain)?);
+    let _lowest: [u8; 8] = field(&mut plain)?;
+    let highest = u64::from_be_bytes(field(&mut plain)?);
+    let _ratio: [u8; 8] = field(&mut plain)?;
+    let whole = cookie == COOKIE && usize::try_from(length) == Ok(plain.len());
+    Some(whole && digits <= DIGITS_MAX && highest <= VALUE_MAX)
+}
+
+/// Takes so many bytes off the front.
+fn field<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (field, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*field)
 }
 
 /// Durations being collected.
@@ -190,6 +241,11 @@ impl Default for Samples {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+
     use super::*;
 
     #[test]
@@ -249,6 +305,50 @@ mod tests {
             assert_eq!(hist.hdr.as_ref().map(String::len), Some(length));
             assert_eq!(hist.histogram().is_some(), read);
         }
+    }
+
+    /// An empty histogram whose header says this, with so many bytes of counts, all of them 0.
+    fn says(length: u32, digits: u32, highest: u64, counts: usize) -> String {
+        let mut plain = COOKIE.to_be_bytes().to_vec();
+        plain.extend([length, 0, digits].iter().flat_map(|field| field.to_be_bytes()));
+        plain.extend([1, highest].iter().flat_map(|field: &u64| field.to_be_bytes()));
+        plain.extend(1.0_f64.to_be_bytes());
+        plain.resize(plain.len() + counts, 0);
+        compressed(&plain)
+    }
+
+    fn compressed(plain: &[u8]) -> String {
+        let header = [COMPRESSED_COOKIE.to_be_bytes(), [0; 4]].concat();
+        let mut deflated = ZlibEncoder::new(header, Compression::default());
+        deflated.write_all(plain).unwrap();
+        BASE64_STANDARD.encode(deflated.finish().unwrap())
+    }
+
+    #[test]
+    fn a_histogram_takes_no_more_memory_than_one_of_ours() {
+        for (length, digits, highest, counts, read) in [
+            (0, 3, MICROS_MAX, 0, true),
+            (1 << 10, DIGITS_MAX, VALUE_MAX, 1 << 10, true),
+            (u32::MAX, 3, MICROS_MAX, 0, false),
+            (1, 3, MICROS_MAX, 2, false),
+            (0, DIGITS_MAX + 1, MICROS_MAX, 0, false),
+            (0, u32::MAX, MICROS_MAX, 0, false),
+            (0, 3, VALUE_MAX + 1, 0, false),
+            (0, 3, u64::MAX, 0, false),
+            // Two million counts in a few kB.
+            (1 << 21, 3, MICROS_MAX, 1 << 21, false),
+        ] {
+            let text = says(length, digits, highest, counts);
+            assert_eq!(decode(&text).is_some(), read, "{length} {digits} {highest}");
+        }
+        // One that is compressed once more.
+        let twice = BASE64_STANDARD.decode(says(0, 3, MICROS_MAX, 0)).unwrap();
+        assert_eq!(decode(&compressed(&twice)), None);
+        // A sum that has grown is read back.
+        let mut grown = Samples::new().0;
+        grown.auto(true);
+        grown.record(2 * MICROS_MAX).unwrap();
+        assert_eq!(decode(&encode(&grown).unwrap()), Some(grown));
     }
 
     #[test]

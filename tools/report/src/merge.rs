@@ -61,7 +61,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, Failure> {
     let series = series(reports, &starts);
     let mut merged = Report {
         schema: SCHEMA.to_owned(),
-        run: run(reports, &starts, &hosts),
+        run: run(reports, &starts, &hosts, together),
         verdict: verdict(reports, &hosts),
         join: join(reports, &series),
         recoveries: RecoveriesSection::merged(reports.iter().map(|report| &report.recoveries)),
@@ -153,7 +153,7 @@ fn overlap(reports: &[Report], starts: &[SystemTime]) -> bool {
     longest_s > 0.0 && shared_s >= OVERLAP_MIN * longest_s
 }
 
-fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSection {
+fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String], together: bool) -> RunSection {
     let first = starts.iter().min().copied().unwrap_or(SystemTime::UNIX_EPOCH);
     let ends = reports.iter().zip(starts).map(|(report, start)| {
         start.duration_since(first).unwrap_or_default().as_secs_f64() + report.run.duration_s
@@ -185,7 +185,10 @@ fn run(reports: &[Report], starts: &[SystemTime], hosts: &[String]) -> RunSectio
         hosts: Some(
             reports.iter().zip(hosts).map(|(report, host)| host_section(report, host)).collect(),
         ),
-        stages: StageRow::merged(reports.iter().map(|report| report.run.stages.as_deref())),
+        stages: StageRow::merged(
+            reports.iter().map(|report| report.run.stages.as_deref()),
+            together,
+        ),
     }
 }
 

@@ -300,9 +300,18 @@ impl Conductor<'_> {
         // The schedule is of the whole run, whoever takes which part of it.
         let arrivals = plan.arrivals(places.of, rate, seed);
         for (mut participant, place) in participants.into_iter().zip(&places.at) {
-            begin += self.paused().await?;
-            participant.scheduled = begin + arrivals.get(*place).copied().unwrap_or_default();
-            self.watch_until(participant.scheduled).await?;
+            let arrival = arrivals.get(*place).copied().unwrap_or_default();
+            loop {
+                // Whatever is asked for while it waits: of several hosts each has few to start, and
+                // all are to pause at the same time.
+                begin += self.paused().await?;
+                participant.scheduled = begin + arrival;
+                let at = now();
+                self.watch_until(participant.scheduled.min(at + LOOK_EVERY)).await?;
+                if at >= participant.scheduled {
+                    break;
+                }
+            }
             self.start(participant, tasks);
         }
         Ok(())

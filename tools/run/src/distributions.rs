@@ -12,12 +12,15 @@ use stampede_hosts::messages::Growth;
 use stampede_report::hist::{self, Hist, Samples};
 use stampede_report::types::Phases;
 
+use crate::joins::PHASE_NAMES;
+
 /// Most distributions of a host; what has more is not one of ours, which have some sixty at most.
 const NAMES_MAX: usize = 256;
 /// Longest text of all that is told at once; what finds no room in it is told the next time.
 const TOLD_BYTES_MAX: usize = 1 << 20;
-/// Digits of the finest histogram that is taken in, as of the report's.
-const DIGITS_MAX: u8 = 3;
+
+/// What the names of what peers measured begin with.
+const MEASURED: &str = "media/";
 
 /// How often each value came.
 type Counts = BTreeMap<u64, u64>;
@@ -39,7 +42,7 @@ impl LiveDistributions {
     /// Adds what peers measured.
     pub(crate) fn put_measured(&mut self, measured: &Distributions) {
         for (measure, histogram) in measured.all() {
-            self.put(format!("media/{}", measure.name()), histogram);
+            self.put(format!("{MEASURED}{}", measure.name()), histogram);
         }
     }
 
@@ -47,8 +50,7 @@ impl LiveDistributions {
     pub(crate) fn measured(&self) -> Distributions {
         let mut all = Distributions::default();
         for (name, counts) in &self.by_name {
-            let measure = name.strip_prefix("media/").and_then(Measure::named);
-            if let Some(histogram) = measure.and_then(|measure| all.of(measure)) {
+            if let Some(histogram) = measure(name).and_then(|measure| all.of(measure)) {
                 for (value, count) in counts {
                     histogram.saturating_record_n(*value, *count);
                 }
@@ -64,20 +66,26 @@ impl LiveDistributions {
 
     /// Those of the phases of a join, by what their names begin with.
     pub(crate) fn phases_ms(&self, of: &str) -> Phases {
-        let phase = |name: &str| self.ms(&format!("{of}/{name}"));
-        Phases {
-            websocket: phase("websocket"),
-            signal: phase("signal"),
-            ice: phase("ice"),
-            dtls: phase("dtls"),
-            first_packet: phase("first_packet"),
-            first_keyframe: phase("first_keyframe"),
-        }
+        let [websocket, signal, ice, dtls, first_packet, first_keyframe] =
+            PHASE_NAMES.map(|name| self.ms(&format!("{of}/{name}")));
+        Phases { websocket, signal, ice, dtls, first_packet, first_keyframe }
     }
 
-    /// What has to be told to whoever was told `told`, which is brought up to it.
-    pub fn news(&self, told: &mut Self) -> BTreeMap<String, Growth> {
-        let mut news = BTreeMap::new();
+    /// Takes out what was measured by the clocks of two hosts: latencies of data messages, and with
+    /// `media` those of media too.
+    pub fn forget_latency(&mut self, media: bool) {
+        self.by_name.retain(|name, _| match measure(name) {
+            Some(Measure::DataLatency(_)) => false,
+            Some(
+                Measure::VideoLatency | Measure::VideoLatencyOfHeight(_) | Measure::AudioLatency,
+            ) => !media,
+            _ => true,
+        });
+    }
+
+    /// What has to be told to whoever was told `told`, and what that one knows then.
+    pub fn news(&self, told: &Self) -> (BTreeMap<String, Growth>, Self) {
+        let (mut news, mut told) = (BTreeMap::new(), told.clone());
         let mut bytes = 0;
         let mut tell = |name: &String, growth: Growth| {
             bytes += name.len() + growth.hdr.len();
@@ -105,34 +113,48 @@ impl LiveDistributions {
                 told.by_name.insert(name.clone(), now.clone());
             }
         }
-        news
+        (news, told)
     }
 
-    /// Takes in what [`news`](Self::news) of another host said.
+    /// Takes in what [`news`](Self::news) of another host said: all of it, or nothing.
     ///
     /// # Errors
     /// It can't be read, in words.
     pub fn take(&mut self, news: &BTreeMap<String, Growth>) -> Result<(), String> {
+        let is_new = |(name, growth): &(&String, &Growth)| {
+            !growth.hdr.is_empty() && !self.by_name.contains_key(*name)
+        };
+        if self.by_name.len() + news.iter().filter(is_new).count() > NAMES_MAX {
+            return Err(format!("more than {NAMES_MAX} histograms"));
+        }
+        let mut read = Vec::with_capacity(news.len());
         for (name, Growth { anew, hdr }) in news {
-            if *anew {
+            let grown = match hdr.is_empty() {
+                true => Counts::new(),
+                false => counts(&hist::decode(hdr).ok_or("a histogram that can't be read")?),
+            };
+            read.push((name, *anew, grown));
+        }
+        for (name, anew, grown) in read {
+            if anew {
                 self.by_name.remove(name);
             }
-            if hdr.is_empty() {
+            if grown.is_empty() {
                 continue;
             }
-            let read = hist::decode(hdr).filter(|read| read.sigfig() <= DIGITS_MAX);
-            let read = read.ok_or_else(|| "a histogram that can't be read".to_owned())?;
-            if !self.by_name.contains_key(name) && self.by_name.len() >= NAMES_MAX {
-                return Err(format!("more than {NAMES_MAX} histograms"));
-            }
             let own = self.by_name.entry(name.clone()).or_default();
-            for (value, count) in counts(&read) {
+            for (value, count) in grown {
                 let sum = own.entry(value).or_default();
                 *sum = sum.saturating_add(count);
             }
         }
         Ok(())
     }
+}
+
+/// What peers measured by this name, if they did.
+fn measure(name: &str) -> Option<Measure> {
+    name.strip_prefix(MEASURED).and_then(Measure::named)
 }
 
 fn counts(histogram: &Histogram<u64>) -> Counts {
@@ -161,6 +183,8 @@ fn since(now: &Counts, before: &Counts) -> Option<Counts> {
 mod tests {
     use std::time::Duration;
 
+    use stampede_core::data::DataKind;
+
     use super::*;
 
     fn of(values_ms: &[u64]) -> LiveDistributions {
@@ -178,7 +202,8 @@ mod tests {
         // The third is of a window that began anew, and the fourth of one with nothing in it yet.
         for values in [&[3, 40][..], &[3, 3, 40, 900], &[3, 7], &[], &[7], &[7]] {
             let now = of(values);
-            let news = now.news(&mut told);
+            let news;
+            (news, told) = now.news(&told);
             grew.push(news.values().next().map(|growth| growth.anew));
             sum.take(&news).unwrap();
             assert_eq!((&sum, &told), (&now, &now), "{values:?}");
@@ -187,7 +212,7 @@ mod tests {
         let values: Vec<u64> = (1..=500).map(|value| value * value).collect();
         let mut exact = Samples::new();
         values.iter().for_each(|ms| exact.record(Duration::from_millis(*ms)));
-        sum.take(&of(&values).news(&mut told)).unwrap();
+        sum.take(&of(&values).news(&told).0).unwrap();
         assert_eq!(sum.ms("join/dtls"), exact.as_ms());
         assert_eq!(sum.phases_ms("join").dtls, exact.as_ms());
     }
@@ -203,12 +228,39 @@ mod tests {
         }
         let (mut all, mut sum) = (LiveDistributions::default(), LiveDistributions::default());
         all.put_measured(&measured);
-        sum.take(&all.news(&mut LiveDistributions::default())).unwrap();
+        sum.take(&all.news(&LiveDistributions::default()).0).unwrap();
         let back = sum.measured();
         for ((measure, one), (_, other)) in measured.all().zip(back.all()) {
             assert_eq!(Hist::of_micros_as_ms(one), Hist::of_micros_as_ms(other), "{measure:?}");
         }
         assert_eq!(back.video_latency_by_height_us[0].1.len(), 1);
+    }
+
+    #[test]
+    fn latencies_by_unknown_clocks_are_told_not_to_count() {
+        let mut measured = Distributions::default();
+        let data = Measure::DataLatency(DataKind::Lossy);
+        let of_height = Measure::VideoLatencyOfHeight(720);
+        let media = [Measure::VideoLatency, of_height, Measure::AudioLatency];
+        let own = [Measure::VideoJitter, Measure::RpcRoundTrip];
+        for measure in own.into_iter().chain(media).chain([data]) {
+            measured.of(measure).unwrap().record(48_211).unwrap();
+        }
+        let mut now = LiveDistributions::default();
+        now.put_measured(&measured);
+        let (mut told, mut sum) = (LiveDistributions::default(), LiveDistributions::default());
+        let mut has = |now: &LiveDistributions, measure: Measure| {
+            let news;
+            (news, told) = now.news(&told);
+            sum.take(&news).unwrap();
+            !sum.measured().of(measure).unwrap().is_empty()
+        };
+        assert!(own.into_iter().chain(media).chain([data]).all(|one| has(&now, one)));
+        now.forget_latency(false);
+        assert!(!has(&now, data) && own.into_iter().chain(media).all(|one| has(&now, one)));
+        now.forget_latency(true);
+        assert!(!media.into_iter().any(|one| has(&now, one)));
+        assert!(own.into_iter().all(|one| has(&now, one)));
     }
 
     #[test]
@@ -224,7 +276,8 @@ mod tests {
         let (mut told, mut sum) = (LiveDistributions::default(), LiveDistributions::default());
         let mut seconds = 0;
         while sum != all {
-            let news = all.news(&mut told);
+            let news;
+            (news, told) = all.news(&told);
             let bytes: usize = news.values().map(|growth| growth.hdr.len()).sum();
             assert!(bytes > 0 && bytes <= TOLD_BYTES_MAX, "{bytes}");
             sum.take(&news).unwrap();
@@ -238,6 +291,9 @@ mod tests {
         let mut sum = LiveDistributions::default();
         let growth = |hdr: &str| Growth { anew: false, hdr: hdr.to_owned() };
         assert!(sum.take(&[("a".to_owned(), growth("AAAA"))].into()).is_err());
+        // Of 38 bytes that say that 4 GB follow.
+        let large = growth("HISTFAAAAB54nJNpmSz8HwgYIIAZSjOCCOXDbgz2HyACANBQB6I=");
+        assert!(sum.take(&[("a".to_owned(), large)].into()).is_err());
         let mut fine = Histogram::<u64>::new(5).unwrap();
         fine.record(3).unwrap();
         let fine = growth(&hist::encode(&fine).unwrap());
@@ -245,6 +301,10 @@ mod tests {
         let mut one = Samples::new();
         one.record_micros(3, 1);
         let one = hist::encode(one.histogram()).unwrap();
+        // Of what can't be read in part nothing is taken.
+        let half = [("a".to_owned(), growth(&one)), ("b".to_owned(), growth("AAAA"))];
+        assert!(sum.take(&half.into()).is_err());
+        assert_eq!(sum, LiveDistributions::default());
         let many = |from: usize, to| (from..to).map(|name| (name.to_string(), growth(&one)));
         assert_eq!(sum.take(&many(0, NAMES_MAX).collect()), Ok(()));
         assert!(sum.take(&many(NAMES_MAX, NAMES_MAX + 1).collect()).is_err());

@@ -41,7 +41,7 @@ pub(crate) enum JoinPhase {
 
 const PHASES: usize = 6;
 /// What they are called where only text is seen.
-const PHASE_NAMES: [&str; PHASES] =
+pub(crate) const PHASE_NAMES: [&str; PHASES] =
     ["websocket", "signal", "ice", "dtls", "first_packet", "first_keyframe"];
 /// The first phase that the way makes a difference to; see [`Joins::by_path`].
 const FIRST_BY_PATH: JoinPhase = JoinPhase::Ice;

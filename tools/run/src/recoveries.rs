@@ -31,7 +31,7 @@ pub(crate) enum Way {
 /// Number of ways.
 const WAYS: usize = 4;
 /// What they are called where only text is seen.
-const WAY_NAMES: [&str; WAYS] = ["resume", "ice_restart", "full_reconnect", "moved"];
+pub(crate) const WAY_NAMES: [&str; WAYS] = ["resume", "ice_restart", "full_reconnect", "moved"];
 
 /// A `--fault`, by its place in the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use stampede_core::MediaKind;
 use stampede_counters::{
-    DataCounters, ImpairCounters, MediaCounters, PublishCounters, RecoveryCounters, RpcCounters,
+    DataCounters, ImpairCounters, MediaCounters, PublishCounters, RpcCounters,
 };
 use stampede_engine::PathKind;
 use stampede_report::types::{
@@ -13,9 +13,11 @@ use stampede_report::types::{
 
 use crate::facts::{Sums, data_section, measured, publish, rpc_section};
 use crate::progress::{Progress, WorkerProgress};
+use crate::recoveries::WAY_NAMES;
 
 /// What is known of a run so far: what was counted and measured until then, and nothing of single
-/// streams, subscribers and cohorts, for that is made at the end. `series` are its rows until then.
+/// streams, subscribers and cohorts, for that is made at the end. `series` are its rows until then,
+/// and `run` has its stages.
 pub fn report_so_far(
     run: RunSection,
     verdict: Verdict,
@@ -36,24 +38,20 @@ pub fn report_so_far(
     };
     let video = media(MediaKind::Video, &counted.video, &watch.video);
     let video = video.map(|section| MediaSection { layers: Some(watch.layers.clone()), ..section });
-    let recovery = |counted: RecoveryCounters, name: &str| RecoverySection {
-        counted,
-        ms: told.ms(&format!("recovery/{name}")),
-    };
+    let [resume, ice_restart, full_reconnect, moved] =
+        WAY_NAMES.map(|name| told.ms(&format!("recovery/{name}")));
+    let recovery = |counted, ms| RecoverySection { counted, ms };
     let recoveries = progress.recoveries;
     Report {
         schema: SCHEMA.to_owned(),
-        run: RunSection {
-            stages: (!progress.stages.is_empty()).then(|| progress.stages.clone()),
-            ..run
-        },
+        run,
         verdict,
         join: join(progress),
         recoveries: RecoveriesSection {
-            resume: recovery(recoveries.resume, "resume"),
-            ice_restart: recovery(recoveries.ice_restart, "ice_restart"),
-            full_reconnect: recovery(recoveries.full_reconnect, "full_reconnect"),
-            moved: recovery(recoveries.moved, "moved"),
+            resume: recovery(recoveries.resume, resume),
+            ice_restart: recovery(recoveries.ice_restart, ice_restart),
+            full_reconnect: recovery(recoveries.full_reconnect, full_reconnect),
+            moved: recovery(recoveries.moved, moved),
         },
         faults: Vec::new(),
         signalling: SignallingSection {
@@ -125,7 +123,7 @@ mod tests {
     use stampede_engine::Distributions;
     use stampede_report::hist::{Hist, Samples};
     use stampede_report::merge::merge;
-    use stampede_report::types::{Fault, Machine, Outcome, StageRow};
+    use stampede_report::types::{Fault, Machine, Outcome};
 
     use super::*;
     use crate::distributions::LiveDistributions;
@@ -159,7 +157,6 @@ mod tests {
             told.put(name.to_owned(), took.histogram());
         }
         progress.distributions = Arc::new(told);
-        progress.stages = vec![StageRow { subscribers: 7, ..StageRow::default() }];
         let row = SeriesRow { t_s: 1.0, packets_in: 3, ..SeriesRow::default() };
         let lost = report_so_far(run, verdict, &progress, vec![row]);
         // It can be stored and read as any other.
@@ -189,7 +186,6 @@ mod tests {
         assert_eq!(resume(&merged), resume(&whole) + 7);
         let rtt = |report: &Report| count(report.signalling.ping_rtt_ms.as_ref());
         assert_eq!(rtt(&merged), rtt(&whole) + 7);
-        assert_eq!(merged.run.stages.is_some(), whole.run.stages.is_some(), "the others had none");
         assert_eq!(merged.verdict.result, Outcome::Invalid);
         assert_eq!(merged.verdict.reasons[0], "b: lost");
         assert!(merged.audio.is_some(), "the other host's");

@@ -137,9 +137,18 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     let mut by = By::new(&flags, search_plan)?;
     while let Some(subscribers) = search.next() {
         let first = section.steps.is_empty();
-        let Some(report) = by.play(&flags, search_plan, subscribers, first)? else {
-            cut_short = Some(CutShort::Interrupted);
-            break;
+        let report = match by.play(&flags, search_plan, subscribers, first) {
+            Ok(Some(report)) => report,
+            Ok(None) => {
+                cut_short = Some(CutShort::Interrupted);
+                break;
+            }
+            // Hours may have gone into the steps before it.
+            Err(failure) if by.is_of_hosts() && !first => {
+                cut_short = Some(CutShort::NotPlayed { subscribers, why: failure.to_string() });
+                break;
+            }
+            Err(failure) => return Err(failure),
         };
         cut_short = CutShort::of(&report, subscribers);
         if cut_short.is_some() {
@@ -163,9 +172,9 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     section.highest_ok = search.held().map(u64::from);
     section.first_broken = search.broken().map(u64::from);
     section.complete = cut_short.is_none();
-    by.end();
     let Some(mut report) = held.or(broken) else {
         // Stopped before anybody joined.
+        by.end();
         return Ok(Exit::Interrupted);
     };
     report.run.interrupted = matches!(cut_short, Some(CutShort::Interrupted));
@@ -173,7 +182,10 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     if let Some(cut_short) = cut_short {
         cut_short.conclude(&mut report);
     }
-    Ok(finish(report, &out, flags.quiet))
+    // Before the hosts are waited for: by then it can't be lost any more.
+    let exit = finish(report, &out, flags.quiet);
+    by.end();
+    Ok(exit)
 }
 
 /// Why a search did not come to its end.
@@ -183,6 +195,13 @@ enum CutShort {
     Interrupted,
     /// A host was lost, in words: what the others show without it is another load.
     HostLost(String),
+    /// Hosts did not make a step, as where one was lost before it began.
+    NotPlayed {
+        /// It would have been of so many, per room.
+        subscribers: u32,
+        /// In words.
+        why: String,
+    },
 }
 
 impl CutShort {
@@ -200,14 +219,20 @@ impl CutShort {
                 stampede_report::judge::interrupt(&mut report.verdict);
                 "interrupted by a signal: the search did not end".to_owned()
             }
-            Self::HostLost(which) => {
-                report.verdict.result = Outcome::Invalid;
-                report.verdict.fault = Fault::Generator;
-                format!("generator: the search did not end: a host was lost, {which}")
+            Self::HostLost(which) => invalid(report, &format!("a host was lost, {which}")),
+            Self::NotPlayed { subscribers, why } => {
+                let step = format!("the hosts did not play {subscribers} subscribers a room");
+                invalid(report, &format!("{step}: {why}"))
             }
         };
         report.verdict.reasons.insert(0, reason);
     }
+}
+
+/// The generator did not get through; returns how that is told.
+fn invalid(report: &mut Report, why: &str) -> String {
+    (report.verdict.result, report.verdict.fault) = (Outcome::Invalid, Fault::Generator);
+    format!("generator: the search did not end: {why}")
 }
 
 /// Who makes the steps.
@@ -231,6 +256,10 @@ impl By {
             )));
         }
         Ok(Self::Hosts(Box::new(Coordination::new(flags.clone(), hosts)?)))
+    }
+
+    fn is_of_hosts(&self) -> bool {
+        matches!(self, Self::Hosts(_))
     }
 
     /// The report of a step; `None` if it was stopped before anybody joined.
@@ -406,6 +435,18 @@ mod tests {
         assert_eq!((none.verdict.result, none.verdict.fault), (Outcome::Fail, Fault::Server));
         let all = concluded(report(), section(Some(100), None, None));
         assert!(all.verdict.reasons[0].contains("--find-max"), "{:?}", all.verdict);
+    }
+
+    #[test]
+    fn a_search_whose_hosts_went_keeps_its_steps() {
+        let mut found = concluded(report(), section(Some(40), None, None));
+        let why = "1 hosts came in time, which is too few".to_owned();
+        CutShort::NotPlayed { subscribers: 80, why }.conclude(&mut found);
+        let Verdict { result, fault, reasons } = &found.verdict;
+        assert_eq!((*result, *fault), (Outcome::Invalid, Fault::Generator));
+        assert!(reasons[0].contains("80 subscribers a room: 1 hosts came"), "{reasons:?}");
+        assert!(reasons[1].contains("held with 40"), "{reasons:?}");
+        assert_eq!(found.find.unwrap().highest_ok, Some(40));
     }
 
     #[test]

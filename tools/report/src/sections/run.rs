@@ -90,15 +90,18 @@ impl StageRow {
     }
 
     /// The stages of several hosts that played the same ones, as far as all of them came; `None`
-    /// if one had none, or others.
-    pub fn merged<'a>(hosts: impl Iterator<Item = Option<&'a [Self]>>) -> Option<Vec<Self>> {
+    /// if one had none, or others. Their bitrates add up only where they played them `together`.
+    pub fn merged<'a>(
+        hosts: impl Iterator<Item = Option<&'a [Self]>>,
+        together: bool,
+    ) -> Option<Vec<Self>> {
         let hosts: Vec<&[Self]> = hosts.collect::<Option<_>>()?;
         let common = hosts.iter().map(|rows| rows.len()).min()?;
-        let row = |number| Self::sum(hosts.iter().filter_map(|rows| rows.get(number)));
+        let row = |number| Self::sum(hosts.iter().filter_map(|rows| rows.get(number)), together);
         (0..common).map(row).collect()
     }
 
-    fn sum<'a>(mut rows: impl Iterator<Item = &'a Self>) -> Option<Self> {
+    fn sum<'a>(mut rows: impl Iterator<Item = &'a Self>, together: bool) -> Option<Self> {
         let first = rows.next()?.clone();
         rows.try_fold(first, |sum, row| {
             let at = |row: &Self| (row.t_s, row.duration_s);
@@ -106,13 +109,15 @@ impl StageRow {
                 sum.zip(own).map(|(sum, own)| sum.saturating_add(own))
             };
             let packets_expected = known(sum.packets_expected, row.packets_expected);
+            let packets_missing = known(sum.packets_missing, row.packets_missing);
+            let packets_unrecovered = known(sum.packets_unrecovered, row.packets_unrecovered);
             let packets = packets_expected.map(|expected| PacketCounters {
                 expected,
-                missing: known(sum.packets_missing, row.packets_missing).unwrap_or(0),
-                unrecovered: known(sum.packets_unrecovered, row.packets_unrecovered).unwrap_or(0),
+                missing: packets_missing.unwrap_or(0),
+                unrecovered: packets_unrecovered.unwrap_or(0),
                 ..PacketCounters::default()
             });
-            let bitrate_bps = sum.bitrate_bps.zip(row.bitrate_bps).map(|(sum, own)| sum + own);
+            let bitrates = sum.bitrate_bps.zip(row.bitrate_bps).filter(|_| together);
             let added = |sum: u64, own: u64| sum.saturating_add(own);
             (at(&sum) == at(row)).then(|| {
                 let sum = Self {
@@ -125,7 +130,15 @@ impl StageRow {
                     left: added(sum.left, row.left),
                     ..sum
                 };
-                Self { bitrate_bps, ..sum.with_packets(packets) }
+                let sum = sum.with_packets(packets);
+                Self {
+                    packets_missing,
+                    packets_unrecovered,
+                    loss_rate: sum.loss_rate.filter(|_| packets_unrecovered.is_some()),
+                    missing_rate: sum.missing_rate.filter(|_| packets_missing.is_some()),
+                    bitrate_bps: bitrates.map(|(sum, own)| sum + own),
+                    ..sum
+                }
             })
         })
     }
@@ -473,7 +486,7 @@ mod tests {
     fn stages_of_hosts_add_up_as_far_as_all_came() {
         let one = [stage(0.0, 4, Some(100)), stage(2.0, 5, Some(100))];
         let two = [stage(0.0, 3, Some(300)), stage(2.0, 2, None), stage(4.0, 9, None)];
-        let rows = StageRow::merged([Some(&one[..]), Some(&two)].into_iter()).unwrap();
+        let rows = StageRow::merged([Some(&one[..]), Some(&two)].into_iter(), true).unwrap();
         assert_eq!(rows.len(), 2);
         let StageRow { subscribers, subscribers_connected, joined, left, .. } = rows[0];
         assert_eq!((subscribers, subscribers_connected, joined, left), (7, 7, 6, 2));
@@ -483,7 +496,20 @@ mod tests {
         assert_eq!((rows[1].subscribers, rows[1].packets_expected), (7, None));
         assert_eq!((rows[1].loss_rate, rows[1].bitrate_bps), (None, None));
         let others = [stage(1.0, 4, None)];
-        assert_eq!(StageRow::merged([Some(&one[..]), Some(&others)].into_iter()), None);
-        assert_eq!(StageRow::merged([Some(&one[..]), None].into_iter()), None);
+        assert_eq!(StageRow::merged([Some(&one[..]), Some(&others)].into_iter(), true), None);
+        assert_eq!(StageRow::merged([Some(&one[..]), None].into_iter(), true), None);
+    }
+
+    #[test]
+    fn what_a_host_does_not_say_of_a_stage_is_unknown() {
+        let one = [stage(0.0, 4, Some(100))];
+        let two = [StageRow { packets_unrecovered: None, ..one[0].clone() }];
+        let hosts = || [Some(&one[..]), Some(&two)].into_iter();
+        let rows = StageRow::merged(hosts(), true).unwrap();
+        assert_eq!((rows[0].packets_expected, rows[0].packets_unrecovered), (Some(200), None));
+        assert_eq!((rows[0].loss_rate, rows[0].missing_rate), (None, Some(0.0)));
+        assert_eq!(rows[0].bitrate_bps, Some(8_000.0));
+        let apart = StageRow::merged(hosts(), false).unwrap();
+        assert_eq!((apart[0].bitrate_bps, apart[0].subscribers), (None, 8));
     }
 }

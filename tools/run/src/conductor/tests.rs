@@ -407,6 +407,8 @@ struct Rig {
     v1_max: usize,
     /// See [`Peers::full_from`].
     full_from: Option<usize>,
+    /// The ramp is paused from the one to the other.
+    paused: Option<[Duration; 2]>,
 }
 
 /// What became of a run. Times are since its begin.
@@ -450,6 +452,7 @@ impl Rig {
             signal,
             v1_max: usize::MAX,
             full_from: None,
+            paused: None,
         }
     }
 
@@ -515,6 +518,15 @@ impl Rig {
             context.joins.borrow_mut().started(id, now());
         }
         let controls = Arc::new(Controls::default());
+        if let Some([from, to]) = self.paused {
+            let controls = Arc::clone(&controls);
+            spawn_local(async move {
+                tokio::time::sleep(from).await;
+                controls.pause(true);
+                tokio::time::sleep(to - from).await;
+                controls.pause(false);
+            });
+        }
         let mut conductor = Conductor {
             context: Rc::clone(&context),
             workers,
@@ -583,6 +595,25 @@ async fn everybody_joins_on_schedule_stays_and_leaves() {
     assert!(played.leaving < ms(200), "{:?}", played.leaving);
     let Ending { interrupted, ended_early, server_gone, .. } = played.ending;
     assert!(!interrupted && ended_early.is_none() && server_gone.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_of_who_is_waited_for_too() {
+    let draft = Draft {
+        subscribers: Some(4),
+        joins_per_second: 1.0,
+        duration: Some(ms(5_000)),
+        ..Draft::default()
+    };
+    let rig = Rig { paused: Some([ms(1_250), ms(4_250)]), ..Rig::new() };
+    let played = rig
+        .play(draft, async |_, mut socket| {
+            socket.admit().await;
+            socket.attend().await;
+        })
+        .await;
+    // The third was due within the pause: all from it on come so much later.
+    assert_eq!(played.dialled[..4], [0, 1_000, 5_000, 6_000].map(ms), "{:?}", played.dialled);
 }
 
 /// Each moment lies its pause after the one before, with up to a second of jitter from the third

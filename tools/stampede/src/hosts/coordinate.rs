@@ -147,6 +147,7 @@ impl Coordination {
             started_at: SystemTime::now(),
             url,
             participants: options.participants,
+            staged: !scenario.shape.stages.is_empty(),
             thresholds: scenario.thresholds,
             crossed: None,
             on_lost: self.flags.together.on_lost_host,
@@ -167,6 +168,8 @@ impl Coordination {
         if let Some(pushes) = pushes {
             pushes.wait();
         }
+        // Nobody comes back from a run that failed.
+        self.coming_back = 0;
         let ended = ended?;
         let there = |report: &Report| {
             report.run.hosts.iter().flatten().filter(|host| host.lost.is_none()).count()
@@ -414,6 +417,9 @@ impl Desk {
                     self.view.say(&format!("a connection from {from} was refused: {error}"));
                 }
             }
+            // What was on its way from a host that was given up.
+            Event::Said(host, _) | Event::Part(host) | Event::Report(host, _)
+                if self.is_gone(host) => {}
             Event::Said(host, message) => {
                 self.coordinator.heard(host, now);
                 self.said(host, message);
@@ -423,11 +429,17 @@ impl Desk {
                 self.coordinator.heard(host, now);
                 self.reported(host, &json);
             }
-            Event::Gone(host, why) => {
-                self.coordinator.gone(host, &why);
-                self.close(host);
-            }
+            Event::Gone(host, why) => self.give_up(host, &why),
         }
+    }
+
+    fn is_gone(&self, host: usize) -> bool {
+        self.coordinator.hosts().get(host).is_none_or(Host::is_gone)
+    }
+
+    fn give_up(&mut self, host: usize, why: &str) {
+        self.coordinator.gone(host, why);
+        self.close(host);
     }
 
     fn admit(&mut self, greeted: Greeted) {
@@ -465,7 +477,7 @@ impl Desk {
             FromWorker::Snapshot { progress, grown } => {
                 let told = self.told.get_mut(host);
                 if let Some(Err(error)) = told.map(|told| told.take(&progress, &grown)) {
-                    self.coordinator.gone(host, &format!("a bad snapshot: {error}"));
+                    self.give_up(host, &format!("a bad snapshot: {error}"));
                 }
             }
             FromWorker::Report { clock, .. } => {
@@ -489,15 +501,14 @@ impl Desk {
                     }
                 }
             }
-            Err(why) => self.coordinator.gone(host, &format!("a bad report: {why}")),
+            Err(why) => self.give_up(host, &format!("a bad report: {why}")),
         }
     }
 
     fn send(&mut self, host: usize, message: ToWorker) {
         let Some(Some(line)) = self.lines.get(host) else { return };
         if line.queue.try_send(message).is_err() {
-            self.coordinator.gone(host, "it reads nothing any more");
-            self.close(host);
+            self.give_up(host, "it reads nothing any more");
         }
     }
 

@@ -103,7 +103,14 @@ pub(super) async fn send(
     sink: &mut (impl SinkExt<Message, Error = WsError> + Unpin),
     message: &impl Serialize,
 ) -> Result<(), LinkError> {
-    let text = encode(message)?;
+    send_text(sink, encode(message)?).await
+}
+
+/// Sends a message that is encoded already.
+pub(super) async fn send_text(
+    sink: &mut (impl SinkExt<Message, Error = WsError> + Unpin),
+    text: String,
+) -> Result<(), LinkError> {
     let sent = timeout(WRITE_MAX, sink.send(Message::text(text))).await;
     Ok(sent.map_err(|_| LinkError::Timeout(WRITE_MAX))??)
 }

@@ -28,7 +28,7 @@ pub(super) struct Told {
     pub progress: Option<Progress>,
     /// Its distributions so far, until its report is there.
     distributions: LiveDistributions,
-    /// Its seconds.
+    /// Its seconds, until then.
     rows: Vec<SeriesRow>,
     /// Its report.
     report: Option<Report>,
@@ -46,6 +46,11 @@ impl Told {
     ) -> Result<(), String> {
         let progress: Progress =
             serde_json::from_str(progress).map_err(|error| error.to_string())?;
+        if self.report.is_some() {
+            // It came later than the report, which has the rest.
+            self.progress = Some(progress);
+            return Ok(());
+        }
         self.distributions.take(grown)?;
         let second = &progress.second;
         let newer = self.rows.last().is_none_or(|last| last.t_s < second.t_s);
@@ -60,6 +65,7 @@ impl Told {
     pub(super) fn report(&mut self, report: Report) {
         self.report = Some(report);
         self.distributions = LiveDistributions::default();
+        self.rows = Vec::new();
     }
 }
 
@@ -73,6 +79,8 @@ pub(super) struct Common {
     pub url: Option<String>,
     /// All its participants.
     pub participants: usize,
+    /// Subscribers come and go in stages.
+    pub staged: bool,
     /// What it has to keep.
     pub thresholds: Vec<Threshold>,
     /// What ended it.
@@ -167,7 +175,8 @@ fn lost_host(lost: &Lost<'_>, told: Told, common: &Common) -> Report {
         machine: Some(Machine { hostname: Some((*name).to_owned()), ..Machine::default() }),
         stampede_version: env!("CARGO_PKG_VERSION").to_owned(),
         hosts: None,
-        stages: None,
+        // It may not have come to the end of the first.
+        stages: common.staged.then(|| progress.stages.clone()),
     };
     let verdict = Verdict { result, fault, reasons: vec![reason] };
     report_so_far(run, verdict, &progress, rows)
@@ -178,6 +187,7 @@ mod tests {
     use stampede_hosts::coordinator::{Options, Plan};
     use stampede_hosts::messages::{Point, Share};
     use stampede_report::hist::{Samples, encode};
+    use stampede_report::types::StageRow;
 
     use super::*;
 
@@ -216,6 +226,7 @@ mod tests {
             started_at: std::time::UNIX_EPOCH,
             url: None,
             participants: 11,
+            staged: false,
             thresholds: Vec::new(),
             crossed: None,
             again: false,
@@ -267,6 +278,29 @@ mod tests {
         assert_eq!(hosts[1].lost.as_deref(), Some("connection reset"));
         assert_eq!((hosts[0].lost.as_ref(), hosts[0].clock.unwrap().offset_ms), (None, 1.5));
         assert_eq!(hosts[0].clock.unwrap().bound_ms, 0.02);
+    }
+
+    #[test]
+    fn a_host_lost_in_the_first_stage_leaves_the_run_its_stages() {
+        let mut hosts = told(Some(Progress::default()));
+        let report_of_one = hosts[0].report.as_mut().unwrap();
+        report_of_one.run.stages = Some(vec![StageRow::default()]);
+        let staged = Common { staged: true, ..common(OnLostHost::Continue) };
+        let merged = report(&coordinator(), hosts, &staged).unwrap();
+        assert_eq!(merged.run.stages, Some(Vec::new()), "as far as all came");
+    }
+
+    #[test]
+    fn what_comes_after_the_report_is_not_kept_twice() {
+        let mut progress = Progress::default();
+        progress.second.t_s = 7.0;
+        let mut host = told(Some(progress.clone())).remove(1);
+        assert_eq!(host.rows.len(), 1);
+        host.report(stampede_report::testing::report());
+        progress.second.t_s = 8.0;
+        host.take(&serde_json::to_string(&progress).unwrap(), &grown(4)).unwrap();
+        assert_eq!(host.progress.unwrap().second.t_s, 8.0);
+        assert!(host.rows.is_empty() && host.distributions == LiveDistributions::default());
     }
 
     #[test]

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use stampede_hosts::clock::{Estimate, Exchange, OffsetMeter};
-use stampede_hosts::messages::{FromWorker, REPORT_PART_BYTES, Share, ToWorker};
+use stampede_hosts::messages::{FromWorker, REPORT_PART_BYTES, Share, ToWorker, encode};
 use stampede_hosts::proof::Token;
 use stampede_hosts::worker::{ASK_EVERY, ASK_EVERY_AT_FIRST, Action, EXCHANGES_MIN, Worker};
 use stampede_report::threshold::Crossed;
 use stampede_run::{Controls, LiveDistributions, Others, Progress};
 use tokio::sync::{mpsc, watch};
 
-use super::link::{Came, LinkError, Sink, Socket, Stream, introduce, receive, send, send_part};
+use super::link::{
+    Came, LinkError, Sink, Socket, Stream, introduce, receive, send, send_part, send_text,
+};
 use super::{Since, runtime, tls, unix_ns};
 
 /// Pause between two tries to reach a coordinator that does not listen yet.
@@ -145,6 +147,15 @@ impl Shared {
         Estimate { bound_ns, ..corrected }
     }
 
+    /// Takes out what the report of this host won't have either, should it be lost: latencies by
+    /// clocks that are not known any more.
+    fn forget_latency(&self, corrected: Estimate, distributions: &mut Arc<LiveDistributions>) {
+        if !self.drifted(corrected).is_sure() {
+            // Media stamped elsewhere was left out from the start where the clock was never sure.
+            Arc::make_mut(distributions).forget_latency(corrected.is_sure());
+        }
+    }
+
     /// False if the run has begun and stands still.
     fn goes_on(&self) -> bool {
         let shown = Duration::from_millis(self.shown_ms.load(Ordering::Relaxed));
@@ -217,6 +228,8 @@ async fn connect(way: &Way) -> Result<Socket, LinkError> {
 /// What is to be sent.
 enum Outgoing {
     Message(FromWorker),
+    /// A state, encoded when it was known to be short enough.
+    Snapshot(String),
     /// A question of the time, which is stamped when it leaves.
     Ask,
     Report(Vec<u8>, Estimate),
@@ -238,6 +251,8 @@ struct Link {
     share: Option<Box<Share>>,
     others: Option<Others>,
     controls: Option<Arc<Controls>>,
+    /// What the run takes for the clock all the time, once it is ready.
+    corrected: Option<Estimate>,
     over: bool,
 }
 
@@ -258,6 +273,7 @@ impl Link {
             share: None,
             others: None,
             controls: None,
+            corrected: None,
             over: false,
         }
     }
@@ -319,13 +335,22 @@ impl Link {
         self.worker.message(self.shared.since.elapsed(), message)
     }
 
-    /// Sends a state. One that finds no room is replaced by the next, which then has what both have
-    /// grown by.
+    /// Sends a state. One that finds no room, or is too long, is replaced by the next, which then
+    /// has what both have grown by.
     fn tell(&mut self, latest: Latest) {
         let Ok(room) = self.outgoing.try_reserve() else { return };
-        let Latest { progress, distributions } = latest;
-        let grown = distributions.news(&mut self.told);
-        room.send(Outgoing::Message(FromWorker::Snapshot { progress, grown }));
+        let Latest { progress, mut distributions } = latest;
+        if let Some(corrected) = self.corrected {
+            self.shared.forget_latency(corrected, &mut distributions);
+        }
+        let (grown, told) = distributions.news(&self.told);
+        match encode(&FromWorker::Snapshot { progress, grown }) {
+            Ok(text) => {
+                self.told = told;
+                room.send(Outgoing::Snapshot(text));
+            }
+            Err(error) => tracing::warn!("the coordinator is not told: {error}"),
+        }
     }
 
     /// What must be sent, or there is no sense in going on.
@@ -340,6 +365,7 @@ impl Link {
         match said {
             FromRun::Ready(others, controls, clock) => {
                 (self.others, self.controls) = (Some(others), Some(controls));
+                self.corrected = Some(clock);
                 self.queue(Outgoing::Message(FromWorker::Ready { clock }))
             }
             FromRun::Refused(why) => self.queue(Outgoing::Message(FromWorker::Refused { why })),
@@ -449,8 +475,9 @@ async fn write(
 
 async fn write_one(sink: &mut Sink, shared: &Shared, outgoing: Outgoing) -> Result<(), LinkError> {
     match outgoing {
+        Outgoing::Snapshot(text) => send_text(sink, text).await,
         Outgoing::Message(message) => match send(sink, &message).await {
-            // A snapshot of which even the state is too long is left out.
+            // The connection is as good as before.
             Err(LinkError::Message(error)) => {
                 tracing::warn!("not told to the coordinator: {error}");
                 Ok(())
