@@ -182,7 +182,7 @@ pub(crate) fn command(flags: RunFlags, search_plan: &FindPlan) -> Result<Exit, F
     if let Some(cut_short) = cut_short {
         cut_short.conclude(&mut report);
     }
-    // Before the hosts are waited for: by then it can't be lost any more.
+    // Hosts are waited for only once it is written.
     let exit = finish(report, &out, flags.quiet);
     by.end();
     Ok(exit)
