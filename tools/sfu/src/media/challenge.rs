@@ -244,9 +244,9 @@ mod tests {
         let start = Instant::now();
         let (mut challenges, mut asked) = (Challenges::default(), Questions::default());
         let late = start + ANSWERED_WITHIN;
-        let id = asked.checked(address(1), true, start, (&mut challenges, 7)).unwrap();
+        let id = asked.ask(address(1), true, start, (&mut challenges, 7)).unwrap();
         assert!(asked.answered(id, address(1), late).is_none());
-        let next = asked.checked(address(1), false, late, (&mut challenges, 7)).unwrap();
+        let next = asked.ask(address(1), false, late, (&mut challenges, 7)).unwrap();
         assert_ne!(id, next);
         assert_eq!((challenges.peer(id), challenges.peer(next)), (None, Some(7)));
         assert!(!asked.answered(next, address(1), late).unwrap().nominates);
@@ -257,7 +257,7 @@ mod tests {
         let start = Instant::now();
         let (mut challenges, mut asked) = (Challenges::default(), Questions::default());
         let ids: Vec<ChallengeId> = (0..=ASKED_MAX as u16)
-            .map(|port| asked.checked(address(port), true, start, (&mut challenges, 7)).unwrap())
+            .map(|port| asked.ask(address(port), true, start, (&mut challenges, 7)).unwrap())
             .collect();
         assert_eq!(asked.ids().collect::<Vec<_>>(), ids[1..]);
         assert_eq!(challenges.peer(ids[0]), None);
