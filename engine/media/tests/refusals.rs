@@ -631,7 +631,7 @@ fn h265_that_cannot_be_sent() {
     refused_at(&units, PARAMETER_SETS_MAX, "one parameter set more than the 64 kept");
     // As many keyframes as make the file twice as long, and more.
     let keyframes = |count: usize, kept: &[u8]| {
-        let units = [&[vps.as_slice(), sps, kept][..], &vec![&H265_IDR[..]; count]].concat();
+        let units = [&[vps.as_slice(), sps, kept][..], &vec![H265_IDR; count]].concat();
         MediaClip::from_bytes("x", &annex_b(&units))
     };
     assert!(keyframes(2, pps).is_ok());
