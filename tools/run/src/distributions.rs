@@ -12,12 +12,14 @@ use stampede_hosts::messages::Growth;
 use stampede_report::hist::{self, Hist, Samples};
 use stampede_report::types::Phases;
 
-use crate::joins::PHASE_NAMES;
-
 /// Most distributions of a host; what has more is not one of ours, which have some sixty at most.
 const NAMES_MAX: usize = 256;
 /// Longest text of all that is told at once; what finds no room in it is told the next time.
 const TOLD_BYTES_MAX: usize = 1 << 20;
+
+/// What the phases of a join are called where only text is seen, in their order.
+pub(crate) const PHASE_NAMES: [&str; 6] =
+    ["websocket", "signal", "ice", "dtls", "first_packet", "first_keyframe"];
 
 /// What the names of what peers measured begin with.
 const MEASURED: &str = "media/";

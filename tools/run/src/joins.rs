@@ -11,7 +11,7 @@ use stampede_counters::{JoinCounters, JoinPaths};
 use stampede_engine::PathKind;
 use stampede_signaling::session::SessionCounters;
 
-use crate::distributions::LiveDistributions;
+use crate::distributions::{LiveDistributions, PHASE_NAMES};
 use crate::join_error::JoinError;
 use crate::reconnect::STANDS_WITHIN;
 
@@ -39,10 +39,7 @@ pub(crate) enum JoinPhase {
     FirstKeyframe,
 }
 
-const PHASES: usize = 6;
-/// What they are called where only text is seen.
-pub(crate) const PHASE_NAMES: [&str; PHASES] =
-    ["websocket", "signal", "ice", "dtls", "first_packet", "first_keyframe"];
+const PHASES: usize = PHASE_NAMES.len();
 /// The first phase that the way makes a difference to; see [`Joins::by_path`].
 const FIRST_BY_PATH: JoinPhase = JoinPhase::Ice;
 /// Who was thrown out on purpose so shortly before the end is not held against anybody: that long
